@@ -204,11 +204,6 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule(OF_SCORING, _without("model"), "belongs to --model; the bundled reference is scored already."),
         Rule(("data",), _without("model"), "belongs to --model, which is not given."),
         Rule(
-            ("until",),
-            lambda values: bool(values["scores"]),
-            "scores more text, and --scores are scored already. Give --model without --scores.",
-        ),
-        Rule(
             ("data",),
             lambda values: bool(values["scores"]) and not any(values[n] for n in MEASURED),
             "belongs to --verify, --refine, --allow-drop and --allow-drop-heads; --scores are scored already.",

@@ -146,7 +146,6 @@ IDLE = [
       for name in ("metric nonsense", "method rtn", "calibration-samples 5", "scoring-samples 5", "seed 0",
                    "max-tokens 64")),
     ("solve --data d", "--data: belongs to --model"),
-    ("solve --scores s --model m --data d --until 20%", "--until: scores more text, and --scores are scored already"),
     ("solve --scores s --model m --data d --measure torch", "--data: belongs to --verify, --refine, --allow-drop and"),
     ("solve --rate 5", "--rate: belongs to --device"),
     ("solve --nonlinearity auto", "--nonlinearity: belongs to --device"),
