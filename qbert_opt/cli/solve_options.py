@@ -262,10 +262,7 @@ class ShortlistOptions:
     refine: Annotated[
         int | None,
         _text(
-            SHORTLIST,
-            "--refine",
-            min=1,
-            help="Local search on measured loss, at most N evaluations (needs --model, --data).",
+            SHORTLIST, "--refine", min=1, help="Local search on measured loss, at most N plans (needs --model, --data)."
         ),
     ] = None
     verify: Annotated[

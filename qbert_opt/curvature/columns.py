@@ -184,9 +184,8 @@ def combined_factors(outputs: Outputs, temperature: float, seed: int, draw: int)
     rest = p.flip(-1).cumsum(-1).flip(-1)  # of this output and all less likely ones
     below = nn.functional.pad(rest[:, 1:], (0, 1))
     least = torch.finfo(torch.float64).tiny
-    ratio = torch.where(
-        below > 0, p / rest.clamp_min(least), 0.0
-    )  # column j: √(p rest⁻¹ below) at j, -√(..) p below it
+    # column j of the factor is √(p_j below_j / rest_j) at output j, and in proportion to -p at the less likely ones
+    ratio = torch.where(below > 0, p / rest.clamp_min(least), 0.0)
     steps = (ratio / below.clamp_min(least)).sqrt() * signs
     combined = (ratio * below).sqrt() * signs - p * nn.functional.pad(steps.cumsum(-1)[:, :-1], (1, 0))
     return torch.empty_like(combined).scatter_(-1, order, combined).to(outputs.values.dtype)

@@ -144,7 +144,7 @@ def optimize(
         seq_len: tokens per sentence, for latencies; by default 128, or what the model reads if less.
         batch_size: sentences per inference.
         metric: estimator of the loss.
-        method: quantizer.
+        method: quantizer that scores; `quantization.writing.writing_method` says which one writes.
         calibration: sizes of the calibration set and of the scoring texts.
         seed: of every random draw, where `calibration` does not say.
         max_tokens: length at which texts are truncated, for a model folder; None is the model's maximum.

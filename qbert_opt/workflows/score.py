@@ -38,7 +38,7 @@ def score_model(
         model: model folder, or a loaded model.
         data: calibration text that the model was not trained on.
         metric: estimator of the loss, a file in `scoring/metrics`.
-        method: quantizer, a file in `quantization/methods`.
+        method: quantizer whose errors are scored, a file in `quantization/methods`.
         calibration: sizes of the calibration set and of the scoring texts; by default 256 each.
         forms: what a range stores, of matrices and tables; None takes the quantizer's usual form.
         activation_bits: widths of rounded inputs to score too: 8, 16.

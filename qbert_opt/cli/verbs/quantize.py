@@ -24,8 +24,8 @@ def command(
         str | None,
         typer.Option(
             "--method",
-            help="Quantizer that writes the codes: rtn, mse, gptq, quantease, guided, kmeans. By default guided, where "
-            "an encoder's plan was scored with gptq or quantease and has matrices of at most 4 bits; else the plan's.",
+            help="Quantizer that writes the codes; see 'qbert-opt choices'. By default guided, where an encoder's plan "
+            "was scored with gptq or quantease and has matrices of at most 4 bits; else the plan's.",
         ),
     ] = None,
     sequential: Annotated[
