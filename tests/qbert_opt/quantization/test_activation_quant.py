@@ -20,7 +20,7 @@ from qbert_opt.quantization.calibration import BATCH_SIZE
 from qbert_opt.runtime.memory_budget import MemoryShares
 from qbert_opt.scoring.activation_scores import activation_scores
 from qbert_opt.scoring.task import ScoringTask
-from qbert_opt.spec.activations import activation_choice, activation_grid
+from qbert_opt.spec.activations import ACTIVATION_BITS, activation_choice, activation_grid
 from qbert_opt.spec.planned import PlannedActivation
 
 CHOICES = activation_grid((8,))
@@ -203,7 +203,7 @@ def test_wider_inputs_cost_less_and_memory_is_bounded(tiny, batches, modules):
 
 def test_names_read_back():
     """Every choice's name reads back; others are refused."""
-    for choice in activation_grid((8, 16)):
+    for choice in activation_grid(ACTIVATION_BITS):
         assert activation_choice(choice.name) == choice
-    with pytest.raises(UsageError, match=r"'4bit/token': legal: 8bit/token"):
-        activation_choice("4bit/token")
+    with pytest.raises(UsageError, match=r"'2bit/token': legal: 4bit/token, 4bit/tensor/minmax"):
+        activation_choice("2bit/token")
