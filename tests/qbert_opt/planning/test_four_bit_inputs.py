@@ -120,9 +120,7 @@ def test_a_device_is_simulated_with_its_own_products_and_with_no_engine_that_lac
     assert simulate_allocation(four, car_soc, workload).latency_s == four.device.latency_s
     assert four.outlook.runs == () and "4bit/inputs" in four.outlook.custom
     assert "4bit/inputs" not in eight.outlook.custom
-    with pytest.raises(
-        UsageError, match=r"`engine` openvino: .* cannot run inputs of 4 bits; it multiplies those of 8"
-    ):
+    with pytest.raises(UsageError, match=r"`engine` openvino: .* inputs of 4 bits; it multiplies those of 8"):
         simulate_allocation(four, car_soc.model_copy(update={"engines": ("openvino",)}), workload, engine="openvino")
 
 
@@ -151,7 +149,7 @@ def test_inputs_of_4_bits_are_taken_where_a_limit_on_time_asks_for_them(referenc
     scores, options = with_inputs(reference), SolverOptions()
     ends = {}
     for choice in WIDTHS[:2]:
-        task, plan, planned = solve_rounded(task_with(scores, slow_bytes, 1.0), options, [choice])
+        _, plan, planned = solve_rounded(task_with(scores, slow_bytes, 1.0), options, [choice])
         assert set(input_bits(planned).values()) == {choice.bits}
         ends[choice.bits] = plan.report.latency_s
     assert ends[4] < 0.9 * ends[8]
@@ -161,7 +159,7 @@ def test_inputs_of_4_bits_are_taken_where_a_limit_on_time_asks_for_them(referenc
     narrow = task_with(scores, slow_bytes, 1.001 * ends[4])
     with pytest.raises(InfeasibleError):
         solve_task(narrow, options)
-    task, plan, planned = solve_rounded(narrow, options, WIDTHS[:2])
+    _, plan, planned = solve_rounded(narrow, options, WIDTHS[:2])
     assert set(input_bits(planned).values()) == {4} and plan.report.latency_s <= 1.001 * ends[4]
 
 
