@@ -28,6 +28,7 @@ NEW_FOLDERS = (
     "trim-vocabulary",
 )  # verbs that write a folder instead of a file
 RESUMED_FOLDERS = ("optimize", "sweep")
+FOLDER_OPTIONS = ("bundle", "plans")  # options that name a new folder, whatever the verb
 
 
 def check_kind(verb: str, option: str, output: str | Path) -> None:
@@ -45,7 +46,7 @@ def check_kind(verb: str, option: str, output: str | Path) -> None:
 
     target = Path(output)
     main_output = option in ("out", "output")
-    if option in ("bundle", "plans") or (main_output and verb in NEW_FOLDERS):
+    if option in FOLDER_OPTIONS or (main_output and verb in NEW_FOLDERS):
         check_free(target)
         return
     check_folder(target)

@@ -4,7 +4,7 @@ import pytest
 import typer
 
 from qbert_opt.cli.app import app
-from qbert_opt.cli.outputs import NEW_FOLDERS, OUTPUTS, RESUMED_FOLDERS
+from qbert_opt.cli.outputs import FOLDER_OPTIONS, NEW_FOLDERS, OUTPUTS, RESUMED_FOLDERS
 
 FOLDERS = (*NEW_FOLDERS, *RESUMED_FOLDERS)
 COMMANDS = typer.main.get_command(app).commands
@@ -27,14 +27,14 @@ def line_of(verb, parameter, target):
 
 
 def writes_folder(verb, parameter):
-    return parameter.name == "bundle" or (verb in FOLDERS and parameter.name in ("out", "output"))
+    return parameter.name in FOLDER_OPTIONS or (verb in FOLDERS and parameter.name in ("out", "output"))
 
 
 def test_the_walk_finds_every_writer():
     """Help texts say folder exactly where a folder is written, and every option that says "write" is walked."""
     folders = {(verb, parameter.name) for verb, parameter in WRITERS if "folder" in (parameter.help or "").lower()}
     assert folders == {(verb, parameter.name) for verb, parameter in WRITERS if writes_folder(verb, parameter)}
-    assert {verb for verb, _ in folders} == {*NEW_FOLDERS, *RESUMED_FOLDERS, "calibrate"}
+    assert {verb for verb, _ in folders} == {*NEW_FOLDERS, *RESUMED_FOLDERS, "calibrate", "pareto"}
     said = {
         (verb, parameter.name)
         for verb, command in COMMANDS.items()
@@ -50,7 +50,7 @@ REFUSED = [
     for verb, parameter in WRITERS
     for there in ("a file", "a folder", "a name that ends like a folder")
     if (there == "a file") == writes_folder(verb, parameter)
-    or (there == "a folder" and (verb in NEW_FOLDERS or parameter.name == "bundle"))
+    or (there == "a folder" and (verb in NEW_FOLDERS or parameter.name in FOLDER_OPTIONS))
 ]
 
 
