@@ -17,9 +17,13 @@ WRITERS = [
 ]
 
 
+BESIDE = {("pareto", "plans"): ("--allow-drop", "1")}
+"""What an output belongs to, without which it is refused by another name."""
+
+
 def line_of(verb, parameter, target):
     """A command line whose inputs do not exist: whatever reads them first would say so."""
-    line = [verb]
+    line = [verb, *BESIDE.get((verb, parameter.name), ())]
     for other in COMMANDS[verb].params:
         if other.required and other is not parameter:
             line += ["missing"] if other.param_type_name == "argument" else [max(other.opts, key=len), "missing"]
