@@ -87,7 +87,7 @@ def _reads_no_labels(values: Values) -> bool:
 WORKLOAD = ("seq_len", "batch_size")
 CACHE = ("context", "cache_bits")
 MEASURED = ("verify", "refine", "allow_drop", "allow_drop_heads")
-OF_SCORING = ("metric", "method", "calibration_samples", "scoring_samples", "seed", "max_tokens")
+OF_SCORING = ("metric", "method", "calibration_samples", "scoring_samples", "scoring_pool", "seed", "max_tokens")
 OF_DEVICE = (
     "max_latency", "max_memory", "max_dram_bytes", "max_bandwidth", "max_energy", "max_scratchpad", "max_bops",
     "min_tokens_per_s",

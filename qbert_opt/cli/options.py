@@ -72,7 +72,7 @@ ScoringPool = Annotated[
         "--scoring-pool",
         min=0,
         help="Draw the texts to score from this many, the uncertain ones more often, each weighted (needs metric "
-        "directional and --table-bits none); 0 scores them all.",
+        "directional); 0 scores them all.",
     ),
 ]
 MaxTokens = Annotated[

@@ -122,12 +122,14 @@ class ScoringOptions:
     method: options.Method = "gptq"
     calibration_samples: options.CalibrationSamples = 256
     scoring_samples: options.ScoringSamples = 256
+    scoring_pool: options.ScoringPool = 0
     until: Annotated[
         str | None,
         _text(
             SCORING,
             "--until",
-            help="Score more of --data until the error of the predicted loss is this small, e.g. 20%.",
+            help="Score more of --data, or draw more of --scoring-pool, until the error of the predicted loss is this "
+            "small, e.g. 20%.",
         ),
     ] = None
     max_tokens: options.MaxTokens = None

@@ -56,7 +56,7 @@ def read_scores(
             options.data,
             metric=options.metric,
             method=options.method,
-            calibration=CalibrationPlan(options.calibration_samples, num_scored, options.seed),
+            calibration=CalibrationPlan(options.calibration_samples, num_scored, options.seed, options.scoring_pool),
             activation_bits=parse_activation_bits(activation_bits or "none"),
             max_tokens=options.max_tokens,
             progress=tell,
@@ -67,6 +67,8 @@ def solve_until_exact(
     score: Callable[[int], ScoreTable], solve: Callable[[ScoreTable], Solved], options: ScoringOptions
 ) -> tuple[ScoreTable, Solved]:
     """Score text of `--data` and solve until the prediction is as exact as `--until` asks; warn where it is not.
+
+    With `--scoring-pool` more and more texts are drawn from the same pool, at most all of them.
 
     Args:
         score: scores that many texts, or reads the table of `--scores`.
@@ -94,7 +96,9 @@ def solve_until_exact(
     if until == 0:
         raise UsageError(f"--until {asked}: a prediction always has an error. Give more than 0, for example 20%.")
     start = most = options.scoring_samples
-    if options.scores is None and options.model is not None and options.data is not None:
+    if options.scoring_pool:
+        most = max(most, options.scoring_pool)
+    elif options.scores is None and options.model is not None and options.data is not None:
         from ..data.texts import read_texts
 
         most = max(most, len(set(read_texts(options.data).texts)) - options.calibration_samples)

@@ -146,8 +146,8 @@ IDLE = [
     ("simulate p -d car-soc --per-op table --json", "--json: prints the whole report"),
     *((f"solve {scores} --{name}", f"--{name.split()[0]}: belongs to --model")
       for scores in ("--scores s", "", "--scores s --model m --data d --verify v")
-      for name in ("metric nonsense", "method rtn", "calibration-samples 5", "scoring-samples 5", "seed 0",
-                   "max-tokens 64")),
+      for name in ("metric nonsense", "method rtn", "calibration-samples 5", "scoring-samples 5", "scoring-pool 9",
+                   "seed 0", "max-tokens 64")),
     ("solve --data d", "--data: belongs to --model"),
     ("solve --scores s --model m --data d --measure torch", "--data: belongs to --verify, --refine, --allow-drop and"),
     ("solve --rate 5", "--rate: belongs to --device"),
