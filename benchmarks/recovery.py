@@ -13,7 +13,7 @@ text is CALIBRATION and the whole sentences of TRAIN (SST-2 lists every phrase o
 inside a longer one is left out; pairs are all kept), or as many of them as `--texts` says; recipe qbert alone reads
 labels. TEST is measured after each phase, outside the training's processor time, and decides nothing. One thread. A run
 that was stopped goes on where it stopped; rows that OUT.jsonl has are not measured again, and several processes may add
-to it. The row of the start is named by the quantizer that wrote its codes: the one that `quantize` takes, or `--method`.
+to it. The row of the start is named by the quantizer that wrote its codes: `quantize`'s own, or `--method`.
 
 Minutes depend on the machine, so the row of each folder also has the processor seconds of a plain training step of the
 float model on batches of the same text (forward, cross-entropy, backward, AdamW), before and after the training, how
