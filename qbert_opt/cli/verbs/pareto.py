@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ...spec.scores import ScoreTable
     from ...workflows.frontiers import Curve, Subject
 
+MOST_POINTS = 10_000  # each is solved
+
 
 @dataclass(frozen=True, slots=True)
 class PictureOptions:
@@ -54,7 +56,10 @@ def command(
         ),
     ] = "bytes",
     points: Annotated[
-        int, typer.Option("--points", min=2, help="Number of budgets between the smallest and the largest.")
+        int,
+        typer.Option(
+            "--points", min=2, max=MOST_POINTS, help="Number of budgets between the smallest and the largest."
+        ),
     ] = 200,
     seq_len: options.SeqLen = None,
     batch_size: options.BatchSize = 1,
@@ -119,7 +124,7 @@ def _devices(text: str) -> list[Device]:
     from ...errors import UsageError
     from ..quantities import listed
 
-    devices = [options.load_device(name) for name in listed(text, "--devices")]
+    devices = [options.load_device(name, "--devices ") for name in listed(text, "--devices")]
     ids = [device.id for device in devices]
     if twice := [name for number, name in enumerate(ids) if name in ids[:number]]:
         raise UsageError(f"--devices {text}: {twice[0]} is named twice. Keep one of them.")
