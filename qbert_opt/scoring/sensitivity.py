@@ -145,7 +145,7 @@ def measure_sensitivity(
         check_pool(loaded, plan, reads_factors=isinstance(plugin, ReadsFactors), with_curvature=with_curvature)
     if plan.num_scored < FEWEST_SCORED:
         raise UsageError(f"`num_scored` {plan.num_scored}: a standard error needs at least {FEWEST_SCORED} texts.")
-    fit, scored = calibration_texts(data, plan)
+    fit, scored = calibration_texts(data, plan, named=True)
     profile = profile_model(loaded)
     names = [m.module for m in profile.matrices]
     masks = {m.module: masked_choices(m, choices, heads=profile.heads_of(m)) for m in profile.matrices}
