@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from selection import Pool, measure
+from scored_pool import Pool
+from selection import measure
 
 from qbert_opt.evaluation.intervals import ratio_interval
 from qbert_opt.planning.constraints import PlanConstraints

@@ -21,7 +21,8 @@ from pathlib import Path
 import gguf
 import numpy as np
 import torch
-from decoder import DRAWN, MIXES, interval, quantize_file
+from decoder import DRAWN, interval
+from llama_mixes import MIXES, quantize_file
 
 from qbert_opt.checkpoint.reader import load_quantized
 from qbert_opt.data.texts import read_texts

@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from selection import BUDGETS, UNIFORM, Pool, Table
-from selection import Drawn as Scored
+from scored_pool import UNIFORM, Pool, Table
+from scored_pool import Drawn as Scored
+from selection import BUDGETS
 
 from qbert_opt.curvature.columns import exact_factors
 from qbert_opt.curvature.sharing import hessian_traces

@@ -70,24 +70,27 @@ def _is_timed(values: Values) -> bool:
 
 
 def _learns_at_budget(metric: str) -> bool:
+    from ..runtime.plugins import available
     from ..scoring.task import LearnsAtBudget, metric_named
 
-    return isinstance(metric_named(metric), LearnsAtBudget)
+    # an unknown metric is refused by its name
+    return metric not in available("metrics") or isinstance(metric_named(metric), LearnsAtBudget)
 
 
 def _reads_no_labels(values: Values) -> bool:
+    from ..runtime.plugins import available
     from ..training.objective import needs_labels
     from ..training.recipes import recipe
     from .quantities import weights
 
     losses = weights(values["losses"], "--losses") if values["recipe"] is None else recipe(values["recipe"]).losses
-    return not needs_labels(losses)
+    return set(losses) <= set(available("training_losses")) and not needs_labels(losses)
 
 
 WORKLOAD = ("seq_len", "batch_size")
 CACHE = ("context", "cache_bits")
 MEASURED = ("verify", "refine", "allow_drop", "allow_drop_heads")
-OF_SCORING = ("metric", "method", "calibration_samples", "scoring_samples", "seed", "max_tokens")
+OF_SCORING = ("metric", "method", "calibration_samples", "scoring_samples", "scoring_pool", "seed", "max_tokens")
 OF_DEVICE = (
     "max_latency", "max_memory", "max_dram_bytes", "max_bandwidth", "max_energy", "max_scratchpad", "max_bops",
     "min_tokens_per_s",
@@ -205,6 +208,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule(OF_SCORING, _beside("scores"), "belongs to --model; --scores are scored already."),
         Rule(OF_SCORING, _without("model"), "belongs to --model; the bundled reference is scored already."),
         Rule(("data",), _without("model"), "belongs to --model, which is not given."),
+        Rule(COLUMNS, _without("data"), NEEDS_DATA),
         Rule(
             ("data",),
             lambda values: bool(values["scores"]) and not any(values[n] for n in MEASURED),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ..planning.constraints import PlanConstraints
     from ..spec.scores import ScoreTable
     from ..workflows.solve import Solved
+    from .options import TextOptions
     from .solve_options import ConstraintOptions, ScoringOptions, ShortlistOptions
 
 
@@ -100,6 +101,7 @@ def _check_heads(most: int, model: str, constraints: PlanConstraints) -> None:
 def solve_least(
     scores: ScoreTable,
     options: ScoringOptions,
+    text: TextOptions,
     constraint: ConstraintOptions,
     solve: Callable[[ScoreTable, ScoreTable], Solved],
     *,
@@ -110,6 +112,7 @@ def solve_least(
     Args:
         scores: of the whole model.
         options: name the model and its text.
+        text: columns and split of that text.
         constraint: how many layers or heads may be left out.
         solve: returns the best plan of a table within the limits of the whole model's.
         quiet: report no progress.
@@ -120,7 +123,6 @@ def solve_least(
     layers, heads = constraint.allow_drop, constraint.allow_drop_heads
     if layers is None and heads is None:
         return scores, solve(scores, scores), []
-    from ..data.texts import read_texts
     from ..models.loading import load_model
     from ..reports.left_out import all_heads_line
     from ..workflows.depth import solve_with_drops
@@ -129,7 +131,7 @@ def solve_least(
     def of_whole(table: ScoreTable) -> Solved:
         return solve(table, scores)
 
-    loaded, data = load_model(str(options.model)), read_texts(str(options.data))
+    loaded, data = load_model(str(options.model)), text.read(str(options.data))
     with progress("layers left out" if heads is None else "heads left out", quiet=quiet) as tell:
         if heads is None:
             return *solve_with_drops(scores, loaded, data, layers or 0, of_whole, progress=tell), []

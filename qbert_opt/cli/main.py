@@ -147,10 +147,11 @@ def _said(error: BaseException) -> int | None:
         _complain(f"not enough memory. {remedy}{_written()}")
         return UNWRITABLE
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):
-        from typer import rich_utils
+        from .parser_errors import parser_line
 
-        rich_utils.rich_format_error(error)  # type: ignore[arg-type]
-        return int(error.exit_code)
+        if error.format_message():
+            _complain(parser_line(error, sys.argv[1:]))
+        return int(error.exit_code)  # a group without a verb has printed its help
     return None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from ..spec.choices import Choice
     from ..spec.scores import ScoreTable
 
+LARGEST_SEED = 2**63 - 1  # of torch, in 64 bits
+LARGEST_BATCH = 1_000_000
+
 Model = Annotated[str, typer.Option("--model", "-m", help="Folder of a fine-tuned model, or a hub model owner/name.")]
 Data = Annotated[
     str,
@@ -26,7 +29,7 @@ TextColumn = Annotated[
 ]
 LabelColumn = Annotated[str | None, typer.Option("--label-column", help="Column with the label.")]
 Split = Annotated[str | None, typer.Option("--split", help="Split of a folder to read, for example test.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Random seed.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=LARGEST_SEED, help="Random seed.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Do not print progress to stderr.")]
 Method = Annotated[
     str,
@@ -72,7 +75,7 @@ ScoringPool = Annotated[
         "--scoring-pool",
         min=0,
         help="Draw the texts to score from this many, the uncertain ones more often, each weighted (needs metric "
-        "directional and --table-bits none); 0 scores them all.",
+        "directional); 0 scores them all.",
     ),
 ]
 MaxTokens = Annotated[
@@ -103,7 +106,7 @@ PricedFunctions = Annotated[
         "--engine integer; float on the first unit that has floating point. Otherwise at the device's own rates.",
     ),
 ]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Sentences per inference.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, max=LARGEST_BATCH, help="Sentences per inference.")]
 BatchesPerUpdate = Annotated[
     int,
     typer.Option("--batches-per-update", min=1, help="Batches averaged per update; processes of torchrun share them."),
@@ -116,6 +119,7 @@ TorchDevice = Annotated[
 HARDWARE = "Device and workload"
 DEFAULT_BITS = "2,3,4,8"
 DEFAULT_TABLE_BITS = "2,3,4,6,8"
+UNSCORED = "none"  # of --table-bits: tables keep 8 bits
 DEFAULT_GROUPINGS = "rows:1,rows:heads,rows:128,rows:each,columns:32,columns:64,columns:128"
 
 
@@ -136,6 +140,14 @@ class TextOptions:
         from ..data.texts import read_texts
 
         return read_texts(path, text_columns=self.text_column, label_column=self.label_column, split=self.split)
+
+    def read_other(self, path: str) -> LabeledTexts:
+        """Read texts beside those of `--data`: from the same columns; `--split` is a split of `--data` alone.
+
+        Raises:
+            InputFileError: as `read`.
+        """
+        return replace(self, split=None).read(path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +225,7 @@ class GridOptions:
         from ..spec.forms import parse_bits, parse_forms
         from ..spec.tables import table_grid
 
-        if self.table_bits == "none":
+        if self.table_bits == UNSCORED:
             return ()
         forms = ("offset",) if self.forms is None else parse_forms(self.forms)
         return table_grid(parse_bits(self.table_bits, "--table-bits"), forms=forms)
@@ -238,11 +250,12 @@ def load_target(device: str | None) -> hwmodels.Device | None:
     return None if device is None else load_device(device)
 
 
-def load_device(device: str) -> hwmodels.Device:
+def load_device(device: str, option: str = "--device ") -> hwmodels.Device:
     """Read a device: a wrong file is a bad input file, an unknown name a usage error.
 
     Args:
         device: a YAML file, or a bundled device's name.
+        option: the flag before its name in a message; empty for an argument.
     """
     from pathlib import Path
 
@@ -254,7 +267,7 @@ def load_device(device: str) -> hwmodels.Device:
     except DeviceError as error:
         if Path(device).is_file():
             raise
-        raise UsageError(f"--device {error}") from None
+        raise UsageError(f"{option}{error}") from None
 
 
 def load_scores(scores: str) -> ScoreTable:

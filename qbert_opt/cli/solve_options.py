@@ -20,8 +20,8 @@ LIMITS, HARDWARE, CONSTRAINTS = "Limits", options.HARDWARE, "Constraints on the 
 SCORING, SHORTLIST, SOLVER, OUTPUT = "Scores", "Several plans, measuring", "Solver", "Output"
 
 
-def _text(panel: str, *names: str, help: str, min: int | None = None) -> Any:
-    return typer.Option(*names, min=min, help=help, rich_help_panel=panel)
+def _text(panel: str, *names: str, help: str, min: int | None = None, max: int | None = None) -> Any:
+    return typer.Option(*names, min=min, max=max, help=help, rich_help_panel=panel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +74,7 @@ class HardwareOptions:
         str | None,
         _text(HARDWARE, "--device", "-d", help="Target hardware: a YAML file or the name of a bundled device."),
     ] = None
-    rate: Annotated[
-        float | None, typer.Option("--rate", min=0.0, help="Inferences per second.", rich_help_panel=HARDWARE)
-    ] = None
+    rate: Annotated[float | None, _text(HARDWARE, "--rate", min=0, help="Inferences per second.")] = None
     seq_len: Annotated[
         int | None,
         _text(
@@ -87,7 +85,8 @@ class HardwareOptions:
         ),
     ] = None
     batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, help="Sentences per inference.", rich_help_panel=HARDWARE)
+        int,
+        _text(HARDWARE, "--batch-size", min=1, max=options.LARGEST_BATCH, help="Sentences per inference."),
     ] = 1
 
     def target(self) -> Device | None:
@@ -122,12 +121,14 @@ class ScoringOptions:
     method: options.Method = "gptq"
     calibration_samples: options.CalibrationSamples = 256
     scoring_samples: options.ScoringSamples = 256
+    scoring_pool: options.ScoringPool = 0
     until: Annotated[
         str | None,
         _text(
             SCORING,
             "--until",
-            help="Score more of --data until the error of the predicted loss is this small, e.g. 20%.",
+            help="Score more of --data, or draw more of --scoring-pool, until the error of the predicted loss is this "
+            "small, e.g. 20%.",
         ),
     ] = None
     max_tokens: options.MaxTokens = None
@@ -145,7 +146,8 @@ class ConstraintOptions:
         str | None, _text(CONSTRAINTS, "--groupings", help="Groupings that matrices may take, e.g. rows:each.")
     ] = None
     table_bits: Annotated[
-        str | None, _text(CONSTRAINTS, "--table-bits", help="Bit widths that embedding tables may take.")
+        str | None,
+        _text(CONSTRAINTS, "--table-bits", help="Bit widths that embedding tables may take; none keeps all at 8 bits."),
     ] = None
     activation_bits: Annotated[
         str | None,
@@ -216,9 +218,7 @@ class ConstraintOptions:
     ] = None
     max_formats: Annotated[
         int | None,
-        typer.Option(
-            "--max-formats", min=1, help="Largest number of different formats (kernels).", rich_help_panel=CONSTRAINTS
-        ),
+        _text(CONSTRAINTS, "--max-formats", min=1, help="Largest number of different formats (kernels)."),
     ] = None
     max_loss: Annotated[
         float | None, _text(CONSTRAINTS, "--max-loss", help="Largest predicted loss; needs --least.")

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .options import load_scores
+from .options import UNSCORED, load_scores
 from .progress import progress
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..spec.limits import Limits
     from ..spec.scores import ScoreTable
     from ..workflows.solve import Shortlist, Solved
+    from .options import TextOptions
     from .solve_options import ConstraintOptions, LimitOptions, ScoringOptions, ShortlistOptions
 
 DEFAULT_SHORTLIST = 5
@@ -23,13 +24,20 @@ DEFAULT_SHORTLIST = 5
 
 
 def read_scores(
-    options: ScoringOptions, activation_bits: str | None, num_scored: int, *, only_measured: bool, quiet: bool
+    options: ScoringOptions,
+    text: TextOptions,
+    constraint: ConstraintOptions,
+    num_scored: int,
+    *,
+    only_measured: bool,
+    quiet: bool,
 ) -> ScoreTable:
     """Read the table of `--scores`, score `--model`, or take the bundled reference.
 
     Args:
         options: where the scores come from.
-        activation_bits: widths of rounded inputs to score, for example `8,16`; None scores none.
+        text: columns and split of `--data`.
+        constraint: with the widths of rounded inputs to score, for example `8,16`, and whether tables are planned.
         num_scored: number of texts to score.
         only_measured: whether `--model` beside `--scores` is there to be measured, not scored.
         quiet: report no progress.
@@ -42,8 +50,10 @@ def read_scores(
     model = None if only_measured and options.scores is not None else options.model
     if options.scores is not None and model is not None:
         raise UsageError("--scores and --model: give one of them; --scores already names its model.")
+    planned = constraint.table_bits != UNSCORED
     if model is None:
-        return load_scores(options.scores or "reference")
+        table = load_scores(options.scores or "reference")
+        return table if planned else table.model_copy(update={"tables": None})
     if options.data is None:
         raise UsageError("--model: needs --data, calibration text to score it on.")
     from ..quantization.calibration import CalibrationPlan
@@ -53,25 +63,32 @@ def read_scores(
     with progress(f"{options.metric} scores", quiet=quiet) as tell:
         return score_model(
             model,
-            options.data,
+            text.read(options.data),
             metric=options.metric,
             method=options.method,
-            calibration=CalibrationPlan(options.calibration_samples, num_scored, options.seed),
-            activation_bits=parse_activation_bits(activation_bits or "none"),
+            calibration=CalibrationPlan(options.calibration_samples, num_scored, options.seed, options.scoring_pool),
+            activation_bits=parse_activation_bits(constraint.activation_bits or "none"),
+            with_tables=planned,
             max_tokens=options.max_tokens,
             progress=tell,
         )
 
 
 def solve_until_exact(
-    score: Callable[[int], ScoreTable], solve: Callable[[ScoreTable], Solved], options: ScoringOptions
+    score: Callable[[int], ScoreTable],
+    solve: Callable[[ScoreTable], Solved],
+    options: ScoringOptions,
+    text: TextOptions,
 ) -> tuple[ScoreTable, Solved]:
     """Score text of `--data` and solve until the prediction is as exact as `--until` asks; warn where it is not.
+
+    With `--scoring-pool` more and more texts are drawn from the same pool, at most all of them.
 
     Args:
         score: scores that many texts, or reads the table of `--scores`.
         solve: makes the plan of a table.
         options: where the scores come from, and how exact the prediction is to be.
+        text: columns and split of `--data`.
 
     Returns:
         The last table and its plan.
@@ -94,10 +111,10 @@ def solve_until_exact(
     if until == 0:
         raise UsageError(f"--until {asked}: a prediction always has an error. Give more than 0, for example 20%.")
     start = most = options.scoring_samples
-    if options.scores is None and options.model is not None and options.data is not None:
-        from ..data.texts import read_texts
-
-        most = max(most, len(set(read_texts(options.data).texts)) - options.calibration_samples)
+    if options.scoring_pool:
+        most = max(most, options.scoring_pool)
+    elif options.scores is None and options.model is not None and options.data is not None:
+        most = max(most, len(set(text.read(options.data).texts)) - options.calibration_samples)
     table, solved = solve_until(score, solve, until, start=start, most=most)
     error = relative_error(solved.plan)
     if error > until:
@@ -180,10 +197,11 @@ def read_constraints(options: ConstraintOptions, cache_bits: tuple[int, ...] | N
     from ..spec.groupings import parse_groupings
     from .quantities import parse_pins
 
+    tables = None if options.table_bits == UNSCORED else options.table_bits
     return PlanConstraints(
         bits=None if options.bits is None else parse_bits(options.bits),
         groupings=None if options.groupings is None else parse_groupings(options.groupings),
-        table_bits=None if options.table_bits is None else parse_bits(options.table_bits, "--table-bits"),
+        table_bits=None if tables is None else parse_bits(tables, "--table-bits"),
         cache_bits=cache_bits,
         engine=options.engine,
         portable=None if options.portable is None else [name.strip() for name in options.portable.split(",")],

@@ -17,26 +17,29 @@ if TYPE_CHECKING:
     from ..spec.allocation import Allocation
     from ..spec.scores import ScoreTable
     from ..workflows.solve import Refine, Solved
+    from .options import TextOptions
 
 
-def local_search(model: str, data: str, max_measurements: int | None, *, quiet: bool) -> Refine | None:
+def local_search(
+    model: str, data: str, text: TextOptions, max_measurements: int | None, *, quiet: bool
+) -> Refine | None:
     """Return a local search on the measured loss, to be applied to a solved plan; None without measurements.
 
     Args:
         model: folder of the float model.
         data: the text that the plan's scores were made with.
+        text: its columns and split.
         max_measurements: evaluations of the whole model at most.
         quiet: report no progress.
     """
     if max_measurements is None:
         return None
-    from ..data.texts import read_texts
     from ..models.loading import load_model
     from ..workflows.refine import refine
 
     def search(task: PlanningTask, program: Plan) -> tuple[Plan, Refinement]:
         with progress("refining", quiet=quiet) as tell:
-            return refine(task, program, load_model(model), read_texts(data), max_measurements, progress=tell)
+            return refine(task, program, load_model(model), text.read(data), max_measurements, progress=tell)
 
     return search
 
@@ -78,7 +81,15 @@ def refined_line(refinement: Refinement, plan: Allocation) -> str:
 
 
 def print_verification(
-    scores: ScoreTable, solved: Solved, model: str, data: str, texts: str, output: str | None, *, quiet: bool
+    scores: ScoreTable,
+    solved: Solved,
+    model: str,
+    data: str,
+    text: TextOptions,
+    texts: str,
+    output: str | None,
+    *,
+    quiet: bool,
 ) -> None:
     """Measure the plan and its rivals on held-out text, print them, and offer a uniform plan that wins.
 
@@ -87,11 +98,11 @@ def print_verification(
         solved: the plan with the rest of its shortlist.
         model: folder of the float model.
         data: the text that the scores were made with.
-        texts: held-out text.
+        text: its columns and split.
+        texts: held-out text, in the same columns.
         output: where the plan was written; a uniform plan that wins is written beside it.
         quiet: report no progress.
     """
-    from ..data.texts import read_texts
     from ..models.loading import load_model
     from ..reports.evaluation import cut_lines, evaluation_table
     from ..reports.printing import print_lines
@@ -100,7 +111,7 @@ def print_verification(
 
     with progress("measuring", quiet=quiet) as tell:
         verification = verify(
-            scores, solved.plan, load_model(model), read_texts(data), read_texts(texts), others=solved.others,
+            scores, solved.plan, load_model(model), text.read(data), text.read_other(texts), others=solved.others,
             progress=tell,
         )  # fmt: skip
     rows = [

@@ -1,4 +1,4 @@
-"""What every verb does before it starts: refuse options that do nothing, and outputs that are inputs or unwritable."""
+"""What every verb does before it starts: refuse unknown plug-ins, idle options, and outputs that cannot be written."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typer.core import TyperCommand
 
 from .idle_options import check_options
 from .outputs import OUTPUTS, check_kind, check_outputs
+from .plugin_options import check_plugins
 
 
 class Interrupted(BaseException):
@@ -24,6 +25,7 @@ class Verb(TyperCommand):
             if ctx.params.get(name) is not None:
                 check_kind(str(ctx.command.name), name, ctx.params[name])
         check_outputs(ctx.params)
+        check_plugins(ctx)
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:

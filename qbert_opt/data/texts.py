@@ -140,13 +140,16 @@ def read_texts(
     return LabeledTexts(str(source), tuple(texts), labels)
 
 
-def split_disjoint(data: LabeledTexts, sizes: Sequence[int], *, seed: int) -> list[LabeledTexts]:
+def split_disjoint(
+    data: LabeledTexts, sizes: Sequence[int], *, seed: int, names: Sequence[str] = ()
+) -> list[LabeledTexts]:
     """Draw disjoint subsets of the given sizes; a text that occurs twice is never in two of them.
 
     Args:
         data: the data set.
         sizes: number of texts of each subset.
         seed: the same seed draws the same subsets.
+        names: parameters that the sizes come from, for the message; empty if they come from none.
 
     Raises:
         InputFileError: there are fewer distinct texts than requested.
@@ -156,9 +159,10 @@ def split_disjoint(data: LabeledTexts, sizes: Sequence[int], *, seed: int) -> li
         first.setdefault(text, index)
     distinct = np.array(list(first.values()))
     if len(distinct) < sum(sizes):
+        wanted = [f"{size} (`{name}`)" for size, name in zip(sizes, names, strict=True)] if names else map(str, sizes)
         raise InputFileError(
-            f"{data.name}: {len(distinct)} distinct texts, but {' + '.join(map(str, sizes))} are needed. "
-            "Give more data or use fewer samples."
+            f"{data.name}: {len(distinct)} distinct texts, but {' + '.join(wanted)} are needed. Give more data or ask "
+            "for fewer."
         )
     order = np.random.default_rng(seed).permutation(distinct)
     starts = np.cumsum([0, *sizes])

@@ -162,7 +162,7 @@ def cut_at(loaded: LoadedModel, max_tokens: int | None) -> LoadedModel:
         return loaded
     window = int(loaded.tokenizer.model_max_length)
     if not isinstance(max_tokens, Integral) or not FEWEST_TOKENS <= max_tokens <= window:
-        raise UsageError(f"max_tokens {max_tokens}: {loaded.name} reads {FEWEST_TOKENS} to {window} tokens.")
+        raise UsageError(f"`max_tokens` {max_tokens}: {loaded.name} reads {FEWEST_TOKENS} to {window} tokens.")
     return replace(loaded, max_tokens=int(max_tokens))
 
 

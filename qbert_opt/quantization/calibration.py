@@ -35,6 +35,7 @@ BATCH_SIZE = 16
 # by width, where inputs have static ranges; below 8 bits one level more counts
 STATIC_FORMS: dict[int, Form] = {2: "signed", 3: "signed", 4: "signed", 8: "symmetric"}
 TABLE_ROWS = 1 << 12  # of an embedding table that are quantized at a time
+LARGEST = 1 << 63  # numbers are below it: torch takes seeds of 64 bits
 GRAM_BYTES = 1 << 29  # input statistics in memory at a time; the rest needs further passes over the calibration set
 
 
@@ -71,14 +72,26 @@ class CalibrationPlan:
     def __post_init__(self) -> None:
         for name in ("num_calibration", "num_scored", "seed", "num_pool"):
             number = getattr(self, name)
-            if isinstance(number, bool) or not isinstance(number, Integral) or number < 0:
-                raise UsageError(f"`{name}`: {number!r} is not a whole number of at least 0.")
+            if isinstance(number, bool) or not isinstance(number, Integral) or not 0 <= int(number) < LARGEST:
+                raise UsageError(f"`{name}`: {number!r} is not a whole number from 0 to {LARGEST - 1}.")
             object.__setattr__(self, name, int(number))
 
 
-def calibration_texts(data: LabeledTexts, plan: CalibrationPlan) -> tuple[LabeledTexts, LabeledTexts]:
-    """Draw the texts that fit the quantizer and the disjoint ones that score, or from which those are drawn."""
-    fit, scored = split_disjoint(data, [plan.num_calibration, plan.num_held], seed=plan.seed)
+def calibration_texts(
+    data: LabeledTexts, plan: CalibrationPlan, *, named: bool = False
+) -> tuple[LabeledTexts, LabeledTexts]:
+    """Draw the texts that fit the quantizer and the disjoint ones that score, or from which those are drawn.
+
+    Args:
+        data: the data set.
+        plan: how many, and the seed.
+        named: whether a refusal of too few texts names the plan's parameters, because the caller's user gave them.
+
+    Raises:
+        InputFileError: there are fewer distinct texts.
+    """
+    names = ("num_calibration", "num_pool" if plan.num_pool > plan.num_scored else "num_scored") if named else ()
+    fit, scored = split_disjoint(data, [plan.num_calibration, plan.num_held], seed=plan.seed, names=names)
     return fit, scored
 
 

@@ -73,7 +73,7 @@ def verdict(found: Outcome) -> str:
     quality = ""
     if found.plan.flipped is not None:
         quality = f"{found.plan.flipped} of {found.plan.num_texts} answers change"
-        quality += "" if found.plan.drop is None else f", accuracy {-100 * found.plan.drop.value:+.2f} points"
+        quality += "" if found.plan.drop is None else f", accuracy {_points(found.plan.drop.value):+.2f} points"
     return f"every limit holds. {size}{'; ' if quality else ''}{quality}."
 
 
@@ -150,3 +150,8 @@ def _interval(figure: Interval | None) -> str:
 
 def _milliseconds(seconds: float | None) -> str:
     return "-" if seconds is None else f"{1e3 * seconds:.3g} ms"
+
+
+def _points(drop: float) -> float:
+    """Points of accuracy that are gained; a drop that rounds to none is +0.00, not -0.00."""
+    return round(-100 * drop, 2) + 0.0

@@ -99,7 +99,7 @@ def diagnose(
     check_ready(loaded)
     profile = profile_model(loaded)
     names = _modules(profile, plan.layer)
-    [texts] = split_disjoint(data, [plan.num_samples], seed=plan.seed)
+    [texts] = split_disjoint(data, [plan.num_samples], seed=plan.seed, names=["samples"])
     batches = tokenized(loaded, texts.texts, batch_size=BATCH_SIZE)
     cut = num_cut(batches)
     targets = read_targets(loaded, texts, batches)

@@ -13,8 +13,8 @@ folds contains the pool's own. Within a fold the draw is systematic in the order
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -29,7 +29,6 @@ from ..models.outputs import Outputs, collect, rows_per_sample
 from ..quantization.calibration import BATCH_SIZE, CalibrationPlan
 from .folds import MIN_FOLD_SAMPLES, NUM_FOLDS
 
-UNWEIGHTED = {"tables": "`table_choices` none", "curvature": "no `curvature`"}  # and how to leave each out
 TRACE_SHARE = 0.8  # of a draw's probability that follows the traces
 ROUNDING = 1e-12
 Numbers = NDArray[np.float64]
@@ -45,12 +44,14 @@ class Drawn:
         pool: number of texts in the pool.
         row_share: labelled rows per drawn text / labelled rows per text of the pool, since factors are of a mean over
             the rows of the drawn texts.
+        reads: how often the texts of the pool read each row of each scored table, int64 `[rows]`, by module.
     """
 
     places: tuple[int, ...]
     probabilities: tuple[float, ...]
     pool: int
     row_share: float = 1.0
+    reads: Mapping[str, torch.Tensor] = field(default_factory=dict, compare=False)
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -77,14 +78,14 @@ class Drawn:
         return draw + spread / (self.pool - 1)
 
 
-def check_pool(loaded: LoadedModel, plan: CalibrationPlan, *, reads_factors: bool, others: Sequence[str]) -> None:
+def check_pool(loaded: LoadedModel, plan: CalibrationPlan, *, reads_factors: bool, with_curvature: bool) -> None:
     """Refuse a pool that cannot be drawn from.
 
     Args:
         loaded: the model.
         plan: sizes.
         reads_factors: whether the metric is of the back-propagated factors, which carry the weights.
-        others: keys of `UNWEIGHTED` that are asked for besides.
+        with_curvature: whether a curvature of each matrix is asked for, which is of texts without weights.
 
     Raises:
         UsageError: says what to do.
@@ -100,15 +101,17 @@ def check_pool(loaded: LoadedModel, plan: CalibrationPlan, *, reads_factors: boo
         raise UsageError(f"{name}: smaller than `num_scored` {plan.num_scored}, which are drawn from it.")
     if plan.num_scored < MIN_FOLD_SAMPLES * NUM_FOLDS:
         raise UsageError(f"{name}: needs `num_scored` of at least {MIN_FOLD_SAMPLES * NUM_FOLDS}, two for each fold.")
-    if others:
-        raise UsageError(
-            f"{name}: {' and '.join(others)} would count drawn texts without their weights. Leave them out "
-            f"({' and '.join(UNWEIGHTED[other] for other in others)}), or the pool."
-        )
+    if with_curvature:
+        raise UsageError(f"{name}: `curvature` would count drawn texts without their weights. Leave one of them out.")
 
 
 def drawn_from(
-    loaded: LoadedModel, pool: LabeledTexts, batches: Sequence[TokenBatch], answers: Outputs, plan: CalibrationPlan
+    loaded: LoadedModel,
+    pool: LabeledTexts,
+    batches: Sequence[TokenBatch],
+    answers: Outputs,
+    plan: CalibrationPlan,
+    reads: Mapping[str, torch.Tensor],
 ) -> tuple[LabeledTexts, list[TokenBatch], Outputs, Drawn]:
     """Draw the scoring texts.
 
@@ -118,6 +121,7 @@ def drawn_from(
         batches: of these texts.
         answers: to them.
         plan: how many texts to draw, and the seed.
+        reads: how often they read each row of each table, by module.
 
     Returns:
         The drawn texts, their batches, the answers to them, and how they were drawn.
@@ -126,7 +130,7 @@ def drawn_from(
     texts = pool.take(places)
     chosen = tokenized(loaded, texts.texts, batch_size=BATCH_SIZE)
     share = rows_per_sample(loaded.head.kind, chosen) / rows_per_sample(loaded.head.kind, batches)
-    drawn = Drawn(tuple(places), tuple(probabilities), len(pool), share)
+    drawn = Drawn(tuple(places), tuple(probabilities), len(pool), share, reads)
     return texts, chosen, collect(loaded.head, loaded.model, chosen), drawn
 
 

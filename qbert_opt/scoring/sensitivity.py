@@ -27,7 +27,7 @@ from ..runtime.provenance import code_commit, code_version
 from ..runtime.resumable import Jobs
 from ..spec.activations import ActivationChoice
 from ..spec.choices import Choice
-from ..spec.legal import masked_choices
+from ..spec.legal import masked_choices, scorable_tables
 from ..spec.profiles import ModelProfile
 from ..spec.score_parts import Rows, short
 from ..spec.scores import ScoreTable
@@ -54,6 +54,7 @@ from .score_rows import (
     small_sample_warnings,
     zero_score_warnings,
 )
+from .table_reads import answers_and_reads
 from .task import (
     LearnsAtBudget,
     ReadsFactors,
@@ -141,11 +142,10 @@ def measure_sensitivity(
         )
     check_ready(loaded)
     if plan.num_pool:
-        others = [name for name, given in (("tables", table_choices), ("curvature", with_curvature)) if given]
-        check_pool(loaded, plan, reads_factors=isinstance(plugin, ReadsFactors), others=others)
+        check_pool(loaded, plan, reads_factors=isinstance(plugin, ReadsFactors), with_curvature=with_curvature)
     if plan.num_scored < FEWEST_SCORED:
         raise UsageError(f"`num_scored` {plan.num_scored}: a standard error needs at least {FEWEST_SCORED} texts.")
-    fit, scored = calibration_texts(data, plan)
+    fit, scored = calibration_texts(data, plan, named=True)
     profile = profile_model(loaded)
     names = [m.module for m in profile.matrices]
     masks = {m.module: masked_choices(m, choices, heads=profile.heads_of(m)) for m in profile.matrices}
@@ -160,13 +160,14 @@ def measure_sensitivity(
         )
     check_samples(batches, data.name)
     check_outputs(loaded, batches)
-    answers = collect(head, loaded.model, batches)
+    counted = scorable_tables(profile) if plan.num_pool and table_choices else []
+    answers, reads = answers_and_reads(head, loaded.model, batches, counted)
     familiar = [] if held_out is None else _familiar(loaded, answers, data.name, held_out)
     fitted = tokenized(loaded, fit.texts, batch_size=BATCH_SIZE)
     provenance = provenance_of(loaded, data, plan, (fitted, batches), targets, answers)
     drawn: Drawn | None = None
     if plan.num_pool:
-        scored, batches, answers, drawn = drawn_from(loaded, scored, batches, answers, plan)
+        scored, batches, answers, drawn = drawn_from(loaded, scored, batches, answers, plan, reads)
     # a spectrum needs all columns
     factors = softened(head, None if with_curvature else answers, None if drawn is None else drawn.weights)
     if isinstance(plugin, ReadsFactors):

@@ -9,22 +9,14 @@ occur adds variance but no bias. This does not hold if the deployment's vocabula
 scored a second time with each row that occurs once replaced by a random row that never occurs (by Good-Turing, these
 are as frequent as new rows in new text); `unseen_factor` is the resulting ratio of scores.
 
-**Tiers.** Every tier of a table is read at every token; a read that the outputs do not depend on, because the row is
-another tier's, does not count. A tier of rare rows may never be read by the scoring texts, least of all by texts that
-chose the tiers, and would then appear free. So a score is at least what its unread rows are expected to cost: by Good
-(1953), new text reads rows that were never read with probability n₁ / N, where n₁ rows were read once in N reads; the
-texts do not say which of them, so a tier with n₀ₖ of these n₀ rows has the share n₀ₖ / n₀. With S texts and G the mean
-of Σ_f g_f g_fᵀ over the reads of the whole table, the bound is
-
-    (N / S) (n₁ / N) (n₀ₖ / n₀) ½ mean_r Δ_rᵀ G Δ_r,   r over the unread rows of the tier,
-
-a mean over at most `MAX_ERROR_ROWS` rows, drawn at random. Two unread rows in one text are taken as independent.
+**Rows that would appear free.** A tier of rare rows may never be read by the scoring texts. A score is at least what
+rows that they do not read are expected to cost, see `table_reads`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 
 import torch
@@ -39,11 +31,11 @@ from ..spec.legal import masked_choices, scorable_tables
 from ..spec.profiles import TableSpec
 from ..spec.score_parts import TableScores
 from .matrix_factors import factor_tokens
-from .task import Estimate, ScoringTask
+from .table_reads import MAX_ERROR_ROWS, Reads, missed_losses, reads_of, unseen_losses, unseen_mass
+from .task import ScoringTask
 from .tied_tables import heads_reading, tied_factors
 
 CONTAINS = "quantizing one embedding table at a time"
-MAX_ERROR_ROWS = 1 << 11  # rows whose error is computed at a time: a few tens of MiB
 
 
 def table_scores(task: ScoringTask, choices: Sequence[Choice], plan: FactorPlan) -> TableScores | None:
@@ -67,6 +59,7 @@ def table_scores(task: ScoringTask, choices: Sequence[Choice], plan: FactorPlan)
     generator = torch.Generator().manual_seed(task.seed)
     rows: dict[str, list[tuple[float | None, ...]]] = {}
     unseen: dict[str, tuple[float, float, float]] = {}
+    counted = {} if task.drawn is None else task.drawn.reads
     for group in _groups(task, tables, plan):
         task.note(f"factor pass over {sum(map(len, group))} embedding tables")
         names = [table.module for whole in group for table in whole]
@@ -78,17 +71,18 @@ def table_scores(task: ScoringTask, choices: Sequence[Choice], plan: FactorPlan)
         else:
             factors = factor_pass(task.model, task.batches, names, replace(plan, seed=task.seed), task.head)
         for whole in group:
-            reads = [reads_of(factors[table.module], table.rows) for table in whole]
+            reads = [reads_of(factors[table.module], table.rows, counted.get(table.module)) for table in whole]
             gram = torch.stack([part.gram for part in reads]).sum(0)
+            total = sum(int(part.counts.sum()) for part in reads)
             for table, mine, mass in zip(whole, reads, unseen_mass(reads), strict=True):
                 legal = [c for c in choices if c.name not in masks[table.module]]
                 weight = weight_of(task.model, table.module)
                 losses, share, factor = row_losses(factors.pop(table.module), mine, weight, legal, generator, beside)
                 least = unseen_losses(mine, gram, mass / len(losses), weight, legal, generator)
-                losses = losses + (least - losses.mean(0)).clamp_min(0)
-                estimate = Estimate.over(losses.cpu(), groups=task.groups)
+                least += missed_losses(mine, gram / len(losses) / max(1, total), weight, legal)
+                estimate, lift = task.estimate(losses.cpu()), (least - losses.mean(0)).clamp_min(0).cpu()
                 squares = _squared_errors(task.model, weight, legal)
-                arrays = [estimate.value, estimate.std_error, squares, *estimate.folds]
+                arrays = [estimate.value + lift, estimate.std_error, squares, *(estimate.folds + lift)]
                 columns = [c.name not in masks[table.module] for c in choices]
                 rows[table.module] = [_spread(array, columns) for array in arrays]
                 unseen[table.module] = share, mass, factor
@@ -108,76 +102,6 @@ def table_scores(task: ScoringTask, choices: Sequence[Choice], plan: FactorPlan)
         unseen_factor=ratios,
         contains=CONTAINS,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Reads:
-    """How the scoring texts read a table.
-
-    Attributes:
-        counts: how often each row is read, int64 `[rows]`.
-        gram: Σ g gᵀ over all reads and output factors, float32 `[columns, columns]`.
-    """
-
-    counts: torch.Tensor
-    gram: torch.Tensor
-
-    @property
-    def unread(self) -> torch.Tensor:
-        """Rows that no text reads."""
-        return torch.nonzero(self.counts == 0)[:, 0]
-
-
-def reads_of(samples: Sequence[SampleFactors], rows: int) -> Reads:
-    """Count the reads of a table that the outputs depend on.
-
-    Args:
-        samples: factors of the texts; `inputs` are row numbers, `[T, 1]`.
-        rows: of the table.
-    """
-    counted = [s.inputs[s.gradients.abs().amax((0, 2)) > 0, 0].long() for s in samples]
-    width = samples[0].gradients.shape[-1]
-    gram = samples[0].gradients.new_zeros(width, width)
-    for gradients in (sample.gradients.flatten(0, 1) for sample in samples):
-        gram.addmm_(gradients.T, gradients)
-    return Reads(torch.bincount(torch.cat(counted), minlength=rows), gram)
-
-
-def unseen_mass(reads: Sequence[Reads]) -> list[float]:
-    """Return the probability that the next read is of a row never read before, for each tier of a table.
-
-    Args:
-        reads: of all tiers; of a whole table, one.
-    """
-    counts = torch.cat([part.counts for part in reads])
-    new = float((counts == 1).sum()) / max(1, int(counts.sum()))
-    return [new * len(part.unread) / max(1, int((counts == 0).sum())) for part in reads]
-
-
-def unseen_losses(
-    reads: Reads,
-    gram: torch.Tensor,
-    mass: float,
-    weight: torch.Tensor,
-    choices: Sequence[Choice],
-    generator: torch.Generator,
-) -> torch.Tensor:
-    """Compute the expected loss of a text through rows of a tier that no scoring text reads, float64 `[choices]`.
-
-    Args:
-        reads: of the tier.
-        gram: Σ g gᵀ over the reads of all tiers, float32 `[columns, columns]`.
-        mass: what `unseen_mass` returns for the tier, divided by the number of texts.
-        weight: the tier, float32 `[rows, columns]`.
-        choices: to score.
-        generator: draws the rows of which the mean is taken.
-    """
-    unread = reads.unread
-    if not len(unread) or not mass:
-        return torch.zeros(len(choices), dtype=torch.float64, device=weight.device)
-    rows = weight[unread[torch.randperm(len(unread), generator=generator)[:MAX_ERROR_ROWS].to(unread.device)]]
-    errors = (quantized.dequantize() - rows for quantized in quantize_rows(rows, choices))
-    return mass / 2 * torch.stack([((e @ gram) * e).sum(1, dtype=torch.float64).mean() for e in errors])
 
 
 def row_losses(

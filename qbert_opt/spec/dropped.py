@@ -22,7 +22,7 @@ class DroppedHeads(Frozen):
     """
 
     heads: tuple[tuple[int, ...], ...]
-    num_heads: int
+    num_heads: int = Field(gt=0)
     means: tuple[tuple[FiniteFloat, ...], ...] = Field(min_length=1)
     predicted_loss: FiniteFloat
     std_error: FiniteFloat

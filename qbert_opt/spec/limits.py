@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from hwmodels import Device
 
 
+FASTEST = 1e9  # inferences per second
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """The user's limits; None is no limit. The device's own limit applies where the user gives none.
@@ -185,10 +188,13 @@ def check_rate(inferences_per_s: float | None) -> None:
         inferences_per_s: the rate; None is no rate.
 
     Raises:
-        UsageError: the rate is zero or less.
+        UsageError: the rate is not between 0 and a thousand million.
     """
-    if inferences_per_s is not None and inferences_per_s <= 0:
-        raise UsageError(f"`inferences_per_s` {inferences_per_s:g}: must be more than 0 inferences per second.")
+    if inferences_per_s is not None and not 0 < inferences_per_s < FASTEST:
+        raise UsageError(
+            f"`inferences_per_s` {inferences_per_s:g}: must be more than 0 and less than {FASTEST:g} inferences per "
+            "second."
+        )
 
 
 def _check_needs(limits: Limits, device: Device | None) -> None:

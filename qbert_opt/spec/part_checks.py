@@ -24,11 +24,11 @@ def check_parts(plan: Allocation) -> None:
     Raises:
         ValueError: a field differs from what follows from the others; names the part, the field and what is right.
     """
+    _check_dropped(plan)  # first, since shapes follow from what is left out
+    _check_dropped_heads(plan)
     _check_matrices(plan)
     _check_tables(plan)
     _check_activations(plan)
-    _check_dropped(plan)
-    _check_dropped_heads(plan)
 
 
 def require(where: str, **fields: tuple[object, object]) -> None:
@@ -172,10 +172,13 @@ def _check_dropped(plan: Allocation) -> None:
 
 def _check_dropped_heads(plan: Allocation) -> None:
     """Check that the profile is that of the model without the dropped heads."""
-    dropped, profile = plan.dropped_heads, plan.profile
+    dropped, profile, where = plan.dropped_heads, plan.profile, "dropped_heads: "
     if dropped is None:
+        if profile.block_heads:
+            raise ValueError(
+                f"{where}is missing, and the layers keep {_shown(profile.block_heads)} of {profile.heads}."
+            )
         return
-    where = "dropped_heads: "
     if plan.dropped is not None:
         raise ValueError(f"{where}stands beside dropped layers; legal: one of them.")
     for numbers in dropped.heads:

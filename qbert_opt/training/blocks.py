@@ -86,14 +86,14 @@ def chained_calls(seen: Mapping[str, Sequence[tuple[BlockCall, torch.Tensor]]]) 
     for block, made in seen.items():
         if len(made) != 1:
             raise UsageError(
-                f"steps: 'blocks' trains block after block, and {block} runs {len(made)} times in a pass. "
+                f"`steps`: 'blocks' trains block after block, and {block} runs {len(made)} times in a pass. "
                 "Use ranges and distill."
             )
         [(call, output)] = made
         if before is not None and call.hidden is not before:
             raise UsageError(
-                f"steps: 'blocks' trains block after block, and {block} does not read what the block before returned. "
-                "Use ranges and distill."
+                f"`steps`: 'blocks' trains block after block, and {block} does not read what the block before it "
+                "returned. Use ranges and distill."
             )
         before = output
         calls.append(call)

@@ -83,7 +83,7 @@ def fine_tune(
     if data.labels is None:
         raise ValueError(f"{data.name} has no labels to learn")
     if kind not in TRAINABLE:
-        raise UsageError(f"kind {kind!r}: legal are {', '.join(TRAINABLE)}.")
+        raise UsageError(f"`kind` {kind}: legal: {', '.join(TRAINABLE)}.")
     if not 0 < learning_rate < math.inf:
         raise UsageError(f"`learning_rate` {learning_rate}: must be above 0 and finite.")
     if epochs < 1 or batch_size < 1:

@@ -148,10 +148,10 @@ def point_modules(plan: Allocation, blocks: Sequence[str], points: Iterable[Poin
     modules = {}
     for point in points:
         if plan.profile.causal and point[0] != "hidden":
-            raise UsageError("losses: the attention of a decoder is not compared. Use logits, hidden or last-hidden.")
+            raise UsageError("`losses`: the attention of a decoder is not compared. Use logits, hidden or last-hidden.")
         if point not in known:
             raise UsageError(
-                f"losses: {blocks[point[1]]} has no {point[0]} layer of its own, so its attention cannot be read. "
+                f"`losses`: {blocks[point[1]]} has no {point[0]} layer of its own, so its attention cannot be read. "
                 "Use logits, hidden or last-hidden, and no part of the teacher's states."
             )
         modules[point] = known[point]

@@ -65,42 +65,42 @@ class RecoverySettings:
         known = plugins.available("training_steps")
         for name in (*self.steps, *self.epochs, *self.rates):
             if name not in known:
-                raise UsageError(f"steps: unknown {name!r}. Available: {', '.join(known)}.")
+                raise UsageError(f"`steps` {name}: unknown. Available: {', '.join(known)}.")
         if not self.steps:
-            raise UsageError(f"steps: none given. Available: {', '.join(known)}.")
+            raise UsageError(f"`steps`: none given. Available: {', '.join(known)}.")
         if len(set(self.steps)) < len(self.steps):
-            raise UsageError(f"steps: {', '.join(self.steps)}: each may be named once.")
+            raise UsageError(f"`steps` {','.join(self.steps)}: each may be named once.")
         for name, epochs in self.epochs.items():
             if not (math.isfinite(epochs) and epochs > 0):
-                raise UsageError(f"epochs: {epochs} for {name}; give a number above 0.")
+                raise UsageError(f"`epochs` {name}:{epochs:g}: give a number above 0.")
         for name, pair in self.rates.items():
             if len(pair) != 2 or not all(math.isfinite(rate) and rate >= 0 for rate in pair) or not any(pair):
                 raise UsageError(
-                    f"rates: {' and '.join(f'{rate:g}' for rate in pair)} for {name}; give two numbers of at least 0, "
+                    f"`rates` {name}:{':'.join(f'{rate:g}' for rate in pair)}: give two numbers of at least 0, "
                     "of weights and of ranges, not both 0."
                 )
         legal = ", ".join(plugins.available("training_losses"))
         if not self.losses:
-            raise UsageError(f"losses: none given. Available: {legal}.")
+            raise UsageError(f"`losses`: none given. Available: {legal}.")
         for name, weight in self.losses.items():
             if name not in plugins.available("training_losses"):
-                raise UsageError(f"losses: unknown {name!r}. Available: {legal}.")
+                raise UsageError(f"`losses` {name}: unknown. Available: {legal}.")
             if not (math.isfinite(weight) and weight > 0):
-                raise UsageError(f"losses: weight {weight} for {name}; give a number above 0.")
+                raise UsageError(f"`losses` {name}:{weight:g}: give a number above 0.")
         if self.block_error not in plugins.available("block_errors"):
             legal = ", ".join(plugins.available("block_errors"))
-            raise UsageError(f"block_error: unknown {self.block_error!r}. Available: {legal}.")
+            raise UsageError(f"`block_error` {self.block_error}: unknown. Available: {legal}.")
         if self.quantizer is not None and self.quantizer not in plugins.available("training_quantizers"):
             legal = ", ".join(plugins.available("training_quantizers"))
-            raise UsageError(f"quantizer: unknown {self.quantizer!r}. Available: {legal}.")
+            raise UsageError(f"quantizer {self.quantizer!r}: unknown. Available: {legal}.")
         if self.start not in ("codes", "nearest"):
-            raise UsageError(f"start: unknown {self.start!r}. Available: codes, nearest.")
+            raise UsageError(f"start {self.start!r}: unknown. Available: codes, nearest.")
         if self.teacher_cache is not None and not 0 < self.teacher_cache <= 1:
-            raise UsageError(f"teacher_cache: {self.teacher_cache:.4g}; give a share above 0 and up to 100%.")
+            raise UsageError(f"`teacher_cache` {self.teacher_cache:.4g}: give a share above 0 and up to 100%.")
         for field_name in ("batch_size", "batches_per_update", "held_back"):
             number = getattr(self, field_name)
             if number is not None and number < 1:
-                raise UsageError(f"{field_name}: {number}; at least 1.")
+                raise UsageError(f"`{field_name}` {number}: give 1 or more.")
         self._check_use()
 
     def _check_use(self) -> None:
@@ -113,22 +113,24 @@ class RecoverySettings:
             for name in getattr(self, field_name):
                 if name not in self.steps:
                     raise UsageError(
-                        f"{field_name}: {name} is not among the steps {', '.join(self.steps)}; give it in `steps` too."
+                        f"`{field_name}`: {name} is not among the steps {', '.join(self.steps)}; give it in `steps` "
+                        "too."
                     )
         of_weights, of_ranges = self.rates.get("ranges", (0.0, 1.0))
         if of_weights or not of_ranges:
             raise UsageError(
-                f"rates: {of_weights:g} and {of_ranges:g} for ranges, which trains ranges alone; give 0 and a number "
+                f"`rates`: {of_weights:g} and {of_ranges:g} for ranges, which trains ranges alone; give 0 and a number "
                 "above 0."
             )
         if set(self.steps) == {"blocks"}:
             for field_name, given in (("losses", self.losses != DEFAULT_LOSSES), ("teacher_cache", self.teacher_cache)):
                 if given:
                     raise UsageError(
-                        f"{field_name}: of steps ranges and distill, and `steps` has neither. Add one: blocks,distill."
+                        f"`{field_name}`: of steps ranges and distill, and `steps` has neither. Add one: "
+                        "blocks,distill."
                     )
         if self.tables and "distill" not in self.steps:
-            raise UsageError("tables: are trained in step distill, which `steps` lacks. Add it: blocks,distill.")
+            raise UsageError("`tables`: are trained in step distill, which `steps` lacks. Add it: blocks,distill.")
 
     def epochs_of(self, step: str) -> float:
         """Return a step's number of passes over the text."""

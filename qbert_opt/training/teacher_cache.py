@@ -76,7 +76,7 @@ class StoringTeacher(Teacher):
         super().__init__(loaded, plan, batches, labels)
         if share < 1 and (other := [what for what, _ in points if what != "hidden"]):
             raise UsageError(
-                f"teacher_cache: {share:.0%} keeps a part of hidden states, and a loss reads the {other[0]} layers. "
+                f"`teacher_cache`: {share:.0%} keeps a part of hidden states, and a loss reads the {other[0]} layers. "
                 "Give 100%, or losses logits, last-hidden and hidden."
             )
         self.points, self.folder = tuple(points), folder

@@ -189,9 +189,9 @@ def _check_minutes(minutes: float | None, settings: RecoverySettings) -> None:
     if minutes is None:
         return
     if not (math.isfinite(minutes) and minutes > 0):
-        raise UsageError(f"minutes: {minutes}; give a number above 0.")
+        raise UsageError(f"`minutes` {minutes:g}: give a number above 0.")
     if settings.epochs:
-        raise UsageError("minutes: given together with epochs; give one of them.")
+        raise UsageError("`minutes`: given together with `epochs`; give one of them.")
 
 
 def _start(

@@ -26,6 +26,7 @@ def score_model(
     calibration: CalibrationPlan | None = None,
     forms: Sequence[Form] | None = None,
     activation_bits: Sequence[int] = (),
+    with_tables: bool = True,
     choices: Sequence[Choice] | None = None,
     budget_bytes: int | None = None,
     max_tokens: int | None = None,
@@ -42,6 +43,7 @@ def score_model(
         calibration: sizes of the calibration set and of the scoring texts; by default 256 each.
         forms: what a range stores, of matrices and tables; None takes the quantizer's usual form.
         activation_bits: widths of rounded inputs to score too: 4, 8, 16.
+        with_tables: whether embedding tables are scored; otherwise they keep 8 bits.
         choices: choices of matrices to score, of this quantizer; by default its default grid.
         budget_bytes: of the encoder's matrices, at which metric `differentiable` learns.
         max_tokens: length at which texts are truncated, for a model folder; None is the model's maximum.
@@ -61,7 +63,7 @@ def score_model(
         method_grid(method, forms=forms) if choices is None else choices,
         metric=metric,
         plan=calibration or CalibrationPlan(256, 256, 0),
-        table_choices=table_grid(forms=forms or ("offset",)),
+        table_choices=table_grid(forms=forms or ("offset",)) if with_tables else (),
         activation_choices=activation_grid(activation_bits),
         budget_bytes=budget_bytes,
         checkpoint=checkpoint,

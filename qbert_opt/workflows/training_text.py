@@ -29,7 +29,7 @@ def split_texts(data: Sequence[LabeledTexts], settings: RecoverySettings) -> tup
         UsageError: there is no data, or as many texts are to be held out as there are.
     """
     if not data:
-        raise UsageError("data: no texts. Give at least one file of training text.")
+        raise UsageError("`data`: no texts. Give at least one file of training text.")
     needed = needs_labels(settings.losses)
     for part in data:
         if needed and part.labels is None:
@@ -74,7 +74,7 @@ def labels_of(
         return None
     targets = read_targets(loaded, texts, batches) if loaded.head.kind in SOFTMAX_KINDS else None
     if targets is None:
-        raise UsageError(f"losses: {needed[0]} does not apply to a model whose outputs are {loaded.head.kind}.")
+        raise UsageError(f"`losses`: {needed[0]} does not apply to a model whose outputs are {loaded.head.kind}.")
     names = loaded.head.spec.label_names(texts) if loaded.head.spec.trainable else ()
     if len(names) == 1:
         raise InputFileError(

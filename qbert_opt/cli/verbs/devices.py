@@ -34,7 +34,7 @@ def show(device: Annotated[str, typer.Argument(help="A YAML file or the name of 
     from ...reports.cost import device_table
     from ...reports.printing import print_lines
 
-    print_lines(device_table(options.load_device(device)))
+    print_lines(device_table(options.load_device(device, "")))
 
 
 @app.command()
@@ -47,7 +47,7 @@ def check(file: Annotated[str, typer.Argument(help="Device file (YAML).")]) -> N
 
     from ...runtime.plain_text import one_line
 
-    device = options.load_device(file)
+    device = options.load_device(file, "")
     sourced, figures = sourced_share(device)
     typer.echo(f"{one_line(file)}: valid; {sourced} of {figures} figures have a source, the others are assumed")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -63,7 +62,7 @@ def command(
             limits=resource_limits(limit, hardware.rate), max_accuracy_drop=answers.max_accuracy_drop,
             max_flips=answers.max_flips, confidence=answers.confidence, device=target, engine=engine,
             activations=activations,  # type: ignore[arg-type]
-            test_data=None if answers.test_data is None else replace(text, split=None).read(answers.test_data),
+            test_data=None if answers.test_data is None else text.read_other(answers.test_data),
             least=answers.least, seq_len=hardware.seq_len, batch_size=hardware.batch_size,
             metric=metric, method=method, max_tokens=max_tokens, seed=seed,
             scores=None if scores is None else options.load_scores(scores), progress=tell,

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ...spec.scores import ScoreTable
     from ...workflows.frontiers import Curve, Subject
 
+MOST_POINTS = 10_000  # each is solved
+
 
 @dataclass(frozen=True, slots=True)
 class PictureOptions:
@@ -59,6 +61,7 @@ def command(
         typer.Option(
             "--points",
             min=2,
+            max=MOST_POINTS,
             help="Number of budgets between the smallest and the largest; by default 200, with --allow-drop 12.",
         ),
     ] = None,
@@ -137,7 +140,7 @@ def _devices(text: str) -> list[Device]:
     from ...errors import UsageError
     from ..quantities import listed
 
-    devices = [options.load_device(name) for name in listed(text, "--devices")]
+    devices = [options.load_device(name, "--devices ") for name in listed(text, "--devices")]
     ids = [device.id for device in devices]
     if twice := [name for number, name in enumerate(ids) if name in ids[:number]]:
         raise UsageError(f"--devices {text}: {twice[0]} is named twice. Keep one of them.")

@@ -24,7 +24,10 @@ def command(
     ] = None,
     seq_len: options.SeqLen = None,
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", min=1, help="Sentences per inference; by default the plan's own.")
+        int | None,
+        typer.Option(
+            "--batch-size", min=1, max=options.LARGEST_BATCH, help="Sentences per inference; by default the plan's own."
+        ),
     ] = None,
     measured: Annotated[
         list[str] | None,
@@ -51,12 +54,12 @@ def command(
 
     check_folder(Path(output))
     allocation, record = read_plan(plan)
-    further = () if devices is None else listed(devices, "--devices")
-    names = dict.fromkeys([*(() if device is None else (device,)), *further])
+    named = {} if device is None else {device: "--device "}
+    named |= {name: named.get(name, "--devices ") for name in (() if devices is None else listed(devices, "--devices"))}
     page = decision_page(
         allocation,
         scores=None if scores is None else options.load_scores(scores),
-        devices=[options.load_device(name) for name in names],
+        devices=[options.load_device(name, flag) for name, flag in named.items()],
         workload=reported_workload(allocation, seq_len, batch_size),
         measured=read_measurements(measured or (), allocation),
         record=record,

@@ -76,7 +76,6 @@ def command(
     `--stability 20 --budget 2.5bit` tests how much the plan depends on the scoring texts: which choices change, and
     how much text is enough. The result is also written to `stability.json` next to the scores.
     """
-    from ...data.texts import read_texts
     from ...models.loading import load_model
     from ...models.structure import profile_model
     from ...models.torch_device import on_device
@@ -107,7 +106,7 @@ def command(
         table = measure_sensitivity(
             loaded, texts, choices, metric=metric, plan=plan,
             table_choices=grid.tables(), activation_choices=grid.activations(), budget_bytes=budget_bytes,
-            held_out=None if held_out is None else read_texts(held_out), with_curvature=curvature,
+            held_out=None if held_out is None else columns.read_other(held_out), with_curvature=curvature,
             memory_limit_bytes=limit_bytes, checkpoint=f"{output}.partial", processes=team, progress=tell,
         )  # fmt: skip
     if team.rank == 0:

@@ -26,6 +26,7 @@ def command(
     shortlist: ShortlistOptions,
     search: SearchOptions,
     out: OutputOptions,
+    text: options.TextOptions,
     quiet: options.Quiet = False,
 ) -> None:
     """Choose bit width and grouping for every matrix, and prove that the plan is optimal.
@@ -73,26 +74,24 @@ def command(
             table, limits, device=device, workload=workload, constraints=constraints, activations=inputs,
             options=SolverOptions(search.solver, seconds(search.time_limit, "--time-limit")),
             shortlist=solve_requests.read_shortlist(shortlist),
-            refine=solving.local_search(model, data, shortlist.refine, quiet=quiet or out.as_json),
+            refine=solving.local_search(model, data, text, shortlist.refine, quiet=quiet or out.as_json),
         )  # fmt: skip
 
     def score(num_scored: int) -> ScoreTable:
-        return solve_requests.read_scores(
-            scoring, constraint.activation_bits, num_scored, only_measured=measured, quiet=quiet
-        )
+        return solve_requests.read_scores(scoring, text, constraint, num_scored, only_measured=measured, quiet=quiet)
 
     if scoring.until is None:
         table = score(scoring.scoring_samples)
-        table, solved, kept = leaving_out.solve_least(table, scoring, constraint, solve, quiet=quiet)
+        table, solved, kept = leaving_out.solve_least(table, scoring, text, constraint, solve, quiet=quiet)
     else:
-        (table, solved), kept = solve_requests.solve_until_exact(score, solve, scoring), []
+        (table, solved), kept = solve_requests.solve_until_exact(score, solve, scoring, text), []
     written = solving.write_solved(solved, table, out.output, out.plot)
     if out.as_json:
         solving.print_json(solved, as_list=shortlist.top_k is not None)
         return
     solving.print_solved(solved, explain=out.explain)
     if shortlist.verify is not None:
-        solving.print_verification(table, solved, model, data, shortlist.verify, out.output, quiet=quiet)
+        solving.print_verification(table, solved, model, data, text, shortlist.verify, out.output, quiet=quiet)
     if shortlist.measure is not None:
         workload = hardware.workload(table.profile, cache)
         solving.print_timings(solved, model, shortlist.measure, workload, out.output, quiet=quiet)

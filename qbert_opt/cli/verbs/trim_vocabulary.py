@@ -53,8 +53,6 @@ def command(
 
     `qbert-opt trim-vocabulary --model models/minilm-snips --data train.tsv --min-count 0 --tiers 20% -o tiers`
     """
-    from dataclasses import replace
-
     from ...data.word_lists import read_words
     from ...errors import UsageError
     from ...models.loading import load_model
@@ -69,7 +67,7 @@ def command(
     shares = () if tiers is None else quantities.shares(tiers, "--tiers")
     texts = [columns.read(name) for name in data or ()]
     listed = () if words is None else read_words(words)
-    held_out = None if test_data is None else replace(columns, split=None).read(test_data)
+    held_out = None if test_data is None else columns.read_other(test_data)
     loaded = load_model(model)
     trimmed = trim_vocabulary(
         loaded, texts, output, words=listed, min_count=min_count, tiers=shares, test_data=held_out

@@ -56,7 +56,7 @@ def plan_file(tmp_path, gptq_plan):
         (("--budget", "25MB", "--groupings", "tiles:4"), 2, "'tiles:4' is not a grouping"),
         (("--budget", "25MB", "--pin", "layer.0"), 2, "not of the form NAME=BITS"),
         (("--budget", "25MB", "--pin", "elsewhere=8"), 2, "no matrix of"),
-        (("--budget", "25MB", "--solver", "oracle"), 2, "'oracle' is unknown"),
+        (("--budget", "25MB", "--solver", "oracle"), 2, "--solver oracle: unknown. Available: auto, cbc"),
         (("--budget", "25MB", "--time-limit", "60"), 2, "--time-limit 60: "),
         (("--budget", "25MB", "--time-limit", "0.000001s"), 2, "ended before any plan was found"),
         (("--budget", "25MB", "--recipe", "qbert-2/5"), 2, "legal: qbert-2/3, qbert-2/4, uniform:CHOICE"),
@@ -111,7 +111,10 @@ def test_device_files(cli, tmp_path, car_soc, broken):
         ("text\tlabel\nw1\tred\n\nw2\tblue\n", "line 3: is empty"),
         ("text\tlabel\nw1\tred\nw2\t\n", "line 3: column 'label' has no label"),
         ("text\tlabel\nw1\tred\nw2\tmauve\nw3\tred\n", "has label 'mauve'"),
-        ("text\tlabel\nw1\tred\nw2\tblue\n", "2 distinct texts, but 40 + 40 are needed"),
+        (
+            "text\tlabel\nw1\tred\nw2\tblue\n",
+            "2 distinct texts, but 40 (--calibration-samples) + 40 (--scoring-samples) are needed",
+        ),
         ("words\tlabel\nw1\tred\n", "no text column among words, label"),
         ("", "data.tsv: is empty"),
     ],
@@ -131,8 +134,8 @@ def test_calibration_text(cli, tmp_path, tiny_folder, content, message):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("--metric", "magic"), 2, "metrics: unknown 'magic'. Available: differentiable, directional, fisher"),
-        (("--method", "magic"), 2, "quantizers: unknown 'magic'. Available: gptq, guided"),
+        (("--metric", "magic"), 2, "--metric magic: unknown. Available: differentiable, directional, fisher"),
+        (("--method", "magic"), 2, "--method magic: unknown. Available: gptq, guided"),
         (("--memory-limit", "2"), 2, "--memory-limit 2: found '2' without a unit"),
         (("--metric", "qbert", "--scoring-samples", 5), 2, "5 samples cannot be split into 10 slices"),
         (("-o", "nowhere/s.json"), 2, "does not exist. Create it first"),

@@ -24,7 +24,7 @@ from qbert_opt.spec.groupings import parse_groupings
         ("recover p -m m --data d -o o --rates 1e-3", "--rates 1e-3: '1e-3' is not of the form STEP:WEIGHTS:RANGES"),
         ("recover p -m m --data d -o o --rates blocks:1:1,blocks:1:1", "blocks is named twice"),
         ("recover p -m m --data d -o o --rates ranges:0:1e-4", "ranges is not among the steps blocks"),
-        ("recover p -m m --data d -o o --rates blocks:nan:1", "rates: nan and 1 for blocks; give two numbers"),
+        ("recover p -m m --data d -o o --rates blocks:nan:1", "--rates blocks:nan:1: give two numbers"),
         ("solve -b 25MB --pin query=4 --pin query=8", "--pin query=8: query is pinned to 4 bits already"),
         ("solve -b 25MB --pin query=²", "--pin query=²: not of the form"),
         ("solve -b 25MB --bits ²", "'²' is not a bit width"),

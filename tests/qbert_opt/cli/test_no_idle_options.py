@@ -146,9 +146,10 @@ IDLE = [
     ("simulate p -d car-soc --per-op table --json", "--json: prints the whole report"),
     *((f"solve {scores} --{name}", f"--{name.split()[0]}: belongs to --model")
       for scores in ("--scores s", "", "--scores s --model m --data d --verify v")
-      for name in ("metric nonsense", "method rtn", "calibration-samples 5", "scoring-samples 5", "seed 0",
-                   "max-tokens 64")),
+      for name in ("metric nonsense", "method rtn", "calibration-samples 5", "scoring-samples 5", "scoring-pool 9",
+                   "seed 0", "max-tokens 64")),
     ("solve --data d", "--data: belongs to --model"),
+    *((f"solve --{name} c", f"--{name}: belongs to --data") for name in ("text-column", "label-column", "split")),
     ("solve --scores s --model m --data d --measure torch", "--data: belongs to --verify, --refine, --allow-drop and"),
     ("solve --rate 5", "--rate: belongs to --device"),
     ("solve --nonlinearity auto", "--nonlinearity: belongs to --device"),

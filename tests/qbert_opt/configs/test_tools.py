@@ -6,6 +6,7 @@ the same checks in environments of their own, and its committed table says with 
 
 import importlib.util
 import json
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -15,10 +16,14 @@ BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
 
 def load_script():
-    """The benchmark script as a module."""
+    """The benchmark script as a module, with the module of checks beside it."""
+    sys.path.insert(0, str(BENCHMARKS))
     spec = importlib.util.spec_from_file_location("exchange_tools", BENCHMARKS / "exchange_tools.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(BENCHMARKS))
     return module
 
 

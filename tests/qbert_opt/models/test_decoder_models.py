@@ -197,7 +197,7 @@ def test_a_window_ends_where_layers_stop_seeing(tmp_path):
     """Mistral's layers see 24 tokens: texts are read in windows of 24, and a longer limit is refused."""
     loaded = load_model(save(tmp_path / "mistral", "mistral"))
     assert loaded.longest == 24 and profile_model(loaded).position_limit == 24
-    with pytest.raises(UsageError, match=r"max_tokens 30: .* reads 4 to 24 tokens"):
+    with pytest.raises(UsageError, match=r"`max_tokens` 30: .* reads 4 to 24 tokens"):
         cut_at(loaded, 30)
 
 

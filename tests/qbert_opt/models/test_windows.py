@@ -109,11 +109,11 @@ def test_long_texts_are_read_whole(tmp_path):
     assert (found.max_tokens, found.num_cut, found.num_lost) == (300, 0, 0)
     found = evaluate(load_model(tmp_path, max_tokens=128), LabeledTexts("t", text(250, 5, 126, 127), None))
     assert (found.max_tokens, found.num_cut, found.num_lost) == (128, 2, 124 + 1)
-    with pytest.raises(UsageError, match=r"max_tokens 301: .* reads 4 to 300 tokens"):
+    with pytest.raises(UsageError, match=r"`max_tokens` 301: .* reads 4 to 300 tokens"):
         load_model(tmp_path, max_tokens=301)
-    with pytest.raises(UsageError, match=r"max_tokens 128.5: .* reads 4 to 300 tokens"):
+    with pytest.raises(UsageError, match=r"`max_tokens` 128.5: .* reads 4 to 300 tokens"):
         load_model(tmp_path, max_tokens=128.5)
-    with pytest.raises(UsageError, match=r"max_tokens 3:"):
+    with pytest.raises(UsageError, match=r"`max_tokens` 3:"):
         cut_at(loaded, 3)
     assert cut_at(loaded, None) is loaded
 

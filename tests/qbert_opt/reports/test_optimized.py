@@ -63,3 +63,9 @@ def test_a_plan_that_is_not_smaller_says_so(size, words):
     """No saving is claimed that is not there."""
     plan = outcome().plan.model_copy(update={"engine_bytes": int(size * 1e6)})
     assert words in verdict(outcome(plan=plan))
+
+
+@pytest.mark.parametrize(("drop", "said"), [(0.0, "+0.00"), (4e-6, "+0.00"), (0.0023, "-0.23"), (-0.0023, "+0.23")])
+def test_points_of_accuracy_have_a_sign_that_means_something(drop, said):
+    plan = outcome().plan.model_copy(update={"proofs": (), "drop": Interval(drop, -0.01, 0.01)})
+    assert f"accuracy {said} points" in verdict(outcome(plan=plan))

@@ -1,5 +1,6 @@
 """Scoring texts drawn from a pool: the sampler's laws, unbiased weighted scores, and what is refused."""
 
+import copy
 from dataclasses import replace
 from itertools import pairwise
 
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 
 from qbert_opt.data.texts import LabeledTexts
 from qbert_opt.errors import UsageError
-from qbert_opt.models.loading import LoadedModel
+from qbert_opt.models.loading import LoadedModel, weights_sha256
+from qbert_opt.models.tiers import split_table
 from qbert_opt.quantization.calibration import CalibrationPlan
 from qbert_opt.scoring.folds import assigned_folds
 from qbert_opt.scoring.pool import Drawn, draw, inclusion_probabilities, systematic
@@ -22,8 +24,10 @@ from qbert_opt.scoring.task import Estimate
 from qbert_opt.spec.activations import activation_grid
 from qbert_opt.spec.grids import grid
 from qbert_opt.spec.scores import read_scores
+from qbert_opt.spec.tables import table_grid
 
 CHOICES = grid((2, 4), ("rows:1",), "rtn")
+TABLES = table_grid((2, 4), ("rows:each",))
 TRACES = st.lists(st.one_of(st.just(0.0), st.floats(1e-9, 1e3)), min_size=1, max_size=40).map(np.array)
 
 
@@ -111,13 +115,35 @@ def tagger():
     return LoadedModel("tiny", model, tokenizer(), ""), LabeledTexts("texts", tuple(dict.fromkeys(texts)), None, "")
 
 
+def words(table):
+    """Scores of the table of words under each choice."""
+    return table.tables.value[0]
+
+
 def scores(loaded, texts, plan, **given):
     return measure_sensitivity(loaded, texts, CHOICES, plan=plan, **given)
 
 
-def test_a_drawn_whole_pool_scores_as_the_texts_themselves(tiny, sentences):
-    plan = CalibrationPlan(8, 40, 3)
-    usual, found = (scores(tiny, sentences, p) for p in (plan, replace(plan, num_pool=40)))
+def in_tiers(loaded):
+    """A model with its words in tiers, the first of which no text reads."""
+    model = copy.deepcopy(loaded.model)
+    model.config.table_tiers = [2, 52, 10]
+    split_table(model, "tiny")
+    return replace(loaded, model=model, sha256=weights_sha256(model))
+
+
+@pytest.mark.parametrize("tiered", [False, True])
+def test_a_drawn_whole_pool_scores_as_the_texts_themselves(tiered, tiny, sentences):
+    """Matrices and tables: losses, folds, errors, and what is known of rows that no text reads."""
+    plan, loaded = CalibrationPlan(8, 40, 3), in_tiers(tiny) if tiered else tiny
+    usual, found = (scores(loaded, sentences, p, table_choices=TABLES) for p in (plan, replace(plan, num_pool=40)))
+    assert found.tables.unseen_reads == usual.tables.unseen_reads
+    assert found.tables.unseen_rows == usual.tables.unseen_rows
+    assert found.tables.unseen_factor == pytest.approx(usual.tables.unseen_factor, rel=1e-6)
+    assert tiered == (1.0 in found.tables.unseen_rows)
+    np.testing.assert_allclose(found.tables.value, usual.tables.value, rtol=1e-6)
+    np.testing.assert_allclose(found.tables.fold_value, usual.tables.fold_value, rtol=1e-6)
+    np.testing.assert_allclose(found.tables.std_error, usual.tables.std_error, rtol=1e-3)
     np.testing.assert_allclose(found.value, usual.value, rtol=1e-6)
     np.testing.assert_allclose(found.fold_value, usual.fold_value, rtol=1e-6)
     np.testing.assert_allclose(found.std_error, usual.std_error, rtol=1e-3)
@@ -126,7 +152,7 @@ def test_a_drawn_whole_pool_scores_as_the_texts_themselves(tiny, sentences):
 
 @pytest.mark.parametrize("kind", ["tags", "classes"])
 def test_scores_of_drawn_texts_are_unbiased(kind, tiny, sentences, monkeypatch):
-    """Over draws from one pool, the mean of every score is that of the whole pool: matrices and inputs."""
+    """Over draws from one pool, the mean of every score is that of the whole pool: matrices, inputs and tables."""
     loaded, texts = tagger() if kind == "tags" else (tiny, sentences)
     monkeypatch.setattr("qbert_opt.curvature.sharing.CARRYING_SHARE", 1.0)  # all columns, so that only texts are drawn
     monkeypatch.setattr("qbert_opt.curvature.sharing.SIGN_DRAWS", 64)
@@ -134,13 +160,14 @@ def test_scores_of_drawn_texts_are_unbiased(kind, tiny, sentences, monkeypatch):
     monkeypatch.setattr("qbert_opt.curvature.sharing.DRAWS_OF_DRAWN", 64)
     monkeypatch.setattr("qbert_opt.scoring.sensitivity.common_scale", lambda rows: None)
     whole = CalibrationPlan(8, 40, 3)
-    truth = scores(loaded, texts, whole, activation_choices=activation_grid((8,)))
+    given = {"activation_choices": activation_grid((8,)), "table_choices": TABLES}
+    truth = scores(loaded, texts, whole, **given)
     drawn = []
     for seed in range(24):
         monkeypatch.setattr("qbert_opt.scoring.pool.draw", lambda t, count, _, seed=seed: draw(t, count, seed))
         plan = replace(whole, num_scored=16, num_pool=40)
-        drawn.append(scores(loaded, texts, plan, activation_choices=activation_grid((8,))))
-    for part in (lambda t: np.array(t.value), lambda t: np.array(t.activations.value)):
+        drawn.append(scores(loaded, texts, plan, **given))
+    for part in (lambda t: np.array(t.value), lambda t: np.array(t.activations.value), lambda t: np.array(words(t))):
         found = np.array([part(t).sum() for t in drawn])
         error = found.std(ddof=1) / len(found) ** 0.5
         assert abs(found.mean() - part(truth).sum()) < 3.5 * error + 0.02 * found.mean()
@@ -153,13 +180,14 @@ def test_a_run_of_drawn_texts_resumes_and_is_shared(cli, tmp_path, tiny_folder, 
     """Two processes, and a run after an interruption, give the same table."""
     command = [
         "sensitivity", "--model", tiny_folder, "--data", data_file, "--method", "rtn", "--bits", "2", "--table-bits",
-        "none", "--calibration-samples", 9, "--scoring-samples", 16, "--scoring-pool", 30, "-q", "-o",
+        "2,4", "--calibration-samples", 9, "--scoring-samples", 16, "--scoring-pool", 30, "-q", "-o",
     ]  # fmt: skip
     warm_process.in_two(tmp_path, [*command, tmp_path / "two.json"])
     done = cli(*command, tmp_path / "one.json")
     assert done.code == 0, done.err
     one, two = (read_scores(tmp_path / f"{name}.json") for name in ("one", "two"))
     np.testing.assert_allclose(np.array(one.value, float), np.array(two.value, float), rtol=1e-9)
+    assert one.tables.value == two.tables.value
     assert one.provenance.num_pool == 30
 
 
@@ -169,7 +197,6 @@ def test_a_run_of_drawn_texts_resumes_and_is_shared(cli, tmp_path, tiny_folder, 
         (CalibrationPlan(8, 20, 0, 19), {}, "smaller than"),
         (CalibrationPlan(8, 15, 0, 30), {}, "at least 16"),
         (CalibrationPlan(8, 16, 0, 30), {"metric": "fisher"}, "cannot weight texts"),
-        (CalibrationPlan(8, 16, 0, 30), {"table_choices": grid((8,), ("rows:each",), "rtn")}, "`table_choices`"),
         (CalibrationPlan(8, 16, 0, 30), {"with_curvature": True}, "`curvature`"),
     ],
 )

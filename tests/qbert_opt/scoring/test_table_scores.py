@@ -8,15 +8,24 @@ import torch
 
 from qbert_opt.checkpoint.reader import load_quantized
 from qbert_opt.curvature.columns import FactorPlan, output_factors
-from qbert_opt.curvature.factors import factor_pass
+from qbert_opt.curvature.factors import SampleFactors, factor_pass
 from qbert_opt.evaluation.evaluate import kl_divergence
 from qbert_opt.models.batches import logits, tokenize
 from qbert_opt.models.loading import weights_sha256
+from qbert_opt.models.outputs import collect
 from qbert_opt.models.structure import profile_model
 from qbert_opt.models.tiers import split_table
 from qbert_opt.quantization.calibration import BATCH_SIZE, CalibrationPlan, quantize_rows, quantize_table, weight_of
 from qbert_opt.scoring.sensitivity import measure_sensitivity
-from qbert_opt.scoring.table_scores import Reads, reads_of, row_losses, unseen_losses, unseen_mass
+from qbert_opt.scoring.table_reads import (
+    Reads,
+    answers_and_reads,
+    missed_losses,
+    reads_of,
+    unseen_losses,
+    unseen_mass,
+)
+from qbert_opt.scoring.table_scores import row_losses
 from qbert_opt.spec.allocation import read_allocation
 from qbert_opt.spec.grids import grid
 from qbert_opt.spec.scores import read_scores
@@ -179,6 +188,41 @@ def test_samples_may_have_different_numbers_of_factors(tiny, sentences):
     torch.testing.assert_close(mixed, expected, rtol=1e-3, atol=1e-6 * float(exact.max()))
 
 
+def test_reads_of_a_forward_pass_are_those_of_the_factors(tiny, in_tiers, sentences):
+    """Words in tiers or not, positions that texts share and token types; padding is not counted, answers are the same.
+
+    Text that is cut into other batches is read alike.
+    """
+    for loaded in (tiny, in_tiers):
+        tables = profile_model(loaded).tables
+        batches = tokenize(loaded.tokenizer, sentences.texts[:12], batch_size=5)
+        outputs, found = answers_and_reads(loaded.head, loaded.model, batches, tables)
+        assert torch.equal(outputs.values, collect(loaded.head, loaded.model, batches).values)
+        factors = factor_pass(loaded.model, batches, [table.module for table in tables])
+        assert {t.module: reads_of(factors[t.module], t.rows).counts.tolist() for t in tables} == {
+            name: counts.tolist() for name, counts in found.items()
+        }
+
+
+def test_weighted_losses_are_weighted_dense_ones(tiny, sentences):
+    """The loss of a text of weight w is w times its own from dense gradients, in float64."""
+    weights = (0.25, 3.0, 1.0, 0.5)
+    batches = tokenize(tiny.tokenizer, sentences.texts[:4], batch_size=4)
+    weight = weight_of(tiny.model, TABLES[0])
+    samples = factor_pass(tiny.model, batches, TABLES[:1], FactorPlan(weights=weights))[TABLES[0]]
+    losses, *_ = row_losses(samples, reads_of(samples, len(weight)), weight, CHOICES, torch.Generator())
+    errors = torch.stack([q.dequantize() - weight for q in quantize_table(tiny.model, TABLES[0], CHOICES)]).double()
+    model = copy.deepcopy(tiny.model).double()
+    for index, expected_weight in enumerate(weights):
+        [alone] = tokenize(tiny.tokenizer, [sentences.texts[index]], batch_size=1)
+        outputs = model(**alone.inputs).logits
+        parameter, expected = model.get_parameter(f"{TABLES[0]}.weight"), torch.zeros(len(CHOICES)).double()
+        for column in output_factors(outputs).unbind(-1):
+            [dense] = torch.autograd.grad((column * outputs).sum(), parameter, retain_graph=True)
+            expected += expected_weight * (errors * dense).sum((1, 2)).square() / 2
+        torch.testing.assert_close(losses[index], expected, rtol=1e-3, atol=1e-12)
+
+
 @pytest.fixture(scope="module")
 def in_tiers(tiny):
     """The tiny model with its 64 words in three tiers; no text reads the first, padding and unknown words."""
@@ -232,6 +276,21 @@ def test_rows_never_read_by_hand():
     found = unseen_losses(here, gram, 4 / 15, weight, [choice], torch.Generator())
     assert float(found) == pytest.approx(4 / 15 * (9 / 9 + 18 * 4 / 9) / 2 / 2, rel=0.02)  # a half; a mean of two rows
     assert float(unseen_losses(here, gram, 0.0, weight, [choice], torch.Generator())) == 0
+
+
+def test_rows_that_only_the_pool_reads_by_hand():
+    """Six reads in the pool: two of row 2, which no drawn text reads, one of row 1, none of row 3."""
+    samples = [SampleFactors(0, torch.tensor([[0.0], [1.0]]), torch.ones(1, 2, 4))]
+    reads = reads_of(samples, 4, torch.tensor([3, 1, 2, 0]))
+    assert reads.counts.tolist() == [3, 1, 2, 0] and reads.missed.tolist() == [2] and reads.unread.tolist() == [3]
+    assert unseen_mass([reads]) == [1 / 6]
+    assert reads_of(samples, 4).missed is None and reads_of(samples, 4).counts.tolist() == [1, 1, 0, 0]
+    weight = torch.tensor([[0.0, 9, 9, 9], [9, 9, 9, 9], [0, 1, 2, 4], [0, 0, 0, 0]])
+    [choice] = grid((2,), ("rows:each",), "rtn")  # errors of row 2: 0, 1/3, 2/3, 0
+    gram = torch.diag(torch.tensor([1.0, 9, 18, 5]))
+    found = missed_losses(reads, gram / 3 / 6, weight, [choice])  # three drawn texts
+    assert float(found) == pytest.approx(2 / 6 * (9 / 9 + 18 * 4 / 9) / 2 / 3, rel=0.02)
+    assert float(missed_losses(reads_of(samples, 4), gram, weight, [choice])) == 0
 
 
 def test_a_tier_that_no_text_reads_is_not_free(in_tiers, sentences):

@@ -16,7 +16,8 @@ from qbert_opt.planning.planner import allocate
 from qbert_opt.quantization.calibration import CalibrationPlan, quantize_rows, weight_of
 from qbert_opt.runtime.memory_budget import MemoryShares
 from qbert_opt.scoring.sensitivity import measure_sensitivity
-from qbert_opt.scoring.table_scores import reads_of, row_losses
+from qbert_opt.scoring.table_reads import reads_of
+from qbert_opt.scoring.table_scores import row_losses
 from qbert_opt.scoring.task import ScoringTask
 from qbert_opt.scoring.tied_tables import heads_reading, tied_factors
 from qbert_opt.spec.grids import grid

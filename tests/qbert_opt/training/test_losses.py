@@ -226,7 +226,7 @@ def test_a_layer_that_is_three_is_refused(tmp_path):
     plan = plan_of(loaded, data)
     teacher = Teacher(loaded, plan, tokenize(loaded.tokenizer, data.texts, batch_size=8))
     student = Student(loaded.model, plan, codes_of(loaded, plan))
-    with pytest.raises(UsageError, match=r"losses: .* has no query layer of its own"):
+    with pytest.raises(UsageError, match=r"`losses`: .* has no query layer of its own"):
         objective(student, teacher, {"attention-maps": 1.0})
     assert float(objective(student, teacher, {"hidden": 1.0})(0).detach()) > 0
 
@@ -234,10 +234,10 @@ def test_a_layer_that_is_three_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("losses", "message"),
     [
-        ({}, r"losses: none given. Available: attention-maps"),
-        ({"magic": 1.0}, r"losses: unknown 'magic'"),
-        ({"logits": 0.0}, r"losses: weight 0.0 for logits; give a number above 0"),
-        ({"logits": math.nan}, r"losses: weight nan"),
+        ({}, r"`losses`: none given. Available: attention-maps"),
+        ({"magic": 1.0}, r"`losses` magic: unknown"),
+        ({"logits": 0.0}, r"`losses` logits:0: give a number above 0"),
+        ({"logits": math.nan}, r"`losses` logits:nan"),
     ],
 )
 def test_losses_are_checked(losses, message):

@@ -55,9 +55,9 @@ def test_what_cannot_start_is_refused(cli, tiny, tiny_start, gptq_plan, file_tex
         recover(tiny, gptq_plan, [file_texts], tmp_path / "out", settings=RecoverySettings(quantizer="minmax"))
     with pytest.raises(UsageError, match=r"training quantizer codebook does not support form 'offset'"):
         recover(tiny, tiny_start[0], [file_texts], tmp_path / "out", settings=RecoverySettings(quantizer="codebook"))
-    with pytest.raises(UsageError, match=r"quantizer: unknown 'magic'. Available: codebook, lsq, minmax"):
+    with pytest.raises(UsageError, match=r"quantizer 'magic': unknown. Available: codebook, lsq, minmax"):
         RecoverySettings(quantizer="magic")
-    with pytest.raises(UsageError, match=r"start: unknown 'zero'. Available: codes, nearest"):
+    with pytest.raises(UsageError, match=r"start 'zero': unknown. Available: codes, nearest"):
         RecoverySettings(start="zero")
     found = cli("recover", "p", "-m", "m", "--data", "d", "-o", tmp_path / "out", "--recipe", "gpt")
     assert (found.code, "--recipe 'gpt': unknown. Available: qbert, kdlsq" in found.complaint) == (2, True)

@@ -200,10 +200,10 @@ def refused(kind, message, *arguments, **more):
 def test_bad_input_is_one_line(tiny, gptq_plan, start, file_texts, tmp_path):
     """Before any work: minutes, texts, plans of others, folders that are none, outputs that exist."""
     out = tmp_path / "out"
-    refused(UsageError, r"minutes: 0; give a number above 0", tiny, start, [file_texts], out, minutes=0)
-    refused(UsageError, r"minutes: nan", tiny, start, [file_texts], out, minutes=float("nan"))
-    refused(UsageError, r"together with epochs", tiny, start, [file_texts], out, minutes=1, settings=QUICK)
-    refused(UsageError, r"data: no texts", tiny, start, [], out)
+    refused(UsageError, r"`minutes` 0: give a number above 0", tiny, start, [file_texts], out, minutes=0)
+    refused(UsageError, r"`minutes` nan", tiny, start, [file_texts], out, minutes=float("nan"))
+    refused(UsageError, r"together with `epochs`", tiny, start, [file_texts], out, minutes=1, settings=QUICK)
+    refused(UsageError, r"`data`: no texts", tiny, start, [], out)
     single = LabeledTexts("one", (("w1",), ("w1",)), None)
     refused(InputFileError, r"one: 1 distinct text", tiny, start, [single], out)
     refused(InputFileError, r"is not a quantized folder", tiny, tmp_path, [file_texts], out)
@@ -224,23 +224,23 @@ def test_bad_input_is_one_line(tiny, gptq_plan, start, file_texts, tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"steps": ("blocks", "magic")}, r"steps: unknown 'magic'. Available: blocks, distill, ranges"),
-        ({"steps": ()}, r"steps: none given"),
+        ({"steps": ("blocks", "magic")}, r"`steps` magic: unknown. Available: blocks, distill, ranges"),
+        ({"steps": ()}, r"`steps`: none given"),
         ({"steps": ("blocks", "blocks")}, r"each may be named once"),
-        ({"epochs": {"blocks": 0.0}}, r"epochs: 0.0 for blocks; give a number above 0"),
-        ({"epochs": {"blocks": float("inf")}}, r"epochs: inf"),
-        ({"rates": {"blocks": (-1e-3, 1e-3)}}, r"rates: -0.001 and 0.001 for blocks; give two numbers of at least 0"),
+        ({"epochs": {"blocks": 0.0}}, r"`epochs` blocks:0: give a number above 0"),
+        ({"epochs": {"blocks": float("inf")}}, r"`epochs` blocks:inf"),
+        ({"rates": {"blocks": (-1e-3, 1e-3)}}, r"`rates` blocks:-0.001:0.001: give two numbers of at least 0"),
         ({"rates": {"blocks": (0.0, 0.0)}}, r"not both 0"),
         (
             {"steps": ("ranges",), "rates": {"ranges": (1e-3, 1e-4)}},
-            r"rates: 0.001 and 0.0001 for ranges, which trains",
+            r"`rates`: 0.001 and 0.0001 for ranges, which trains",
         ),
         ({"steps": ("ranges",), "rates": {"ranges": (1e-3, 0.0)}}, r"ranges alone; give 0 and a number above 0"),
-        ({"block_error": "odd"}, r"block_error: unknown 'odd'. Available: plain, sensitivity"),
-        ({"batch_size": 0}, r"batch_size: 0; at least 1"),
-        ({"losses": {"hidden": 1.0}}, r"losses: of steps ranges and distill, .* Add one: blocks,distill"),
-        ({"teacher_cache": 0.1}, r"teacher_cache: of steps ranges and distill, .* Add one: blocks,distill"),
-        ({"tables": True}, r"tables: are trained in step distill, .* Add it: blocks,distill"),
+        ({"block_error": "odd"}, r"`block_error` odd: unknown. Available: plain, sensitivity"),
+        ({"batch_size": 0}, r"`batch_size` 0: give 1 or more"),
+        ({"losses": {"hidden": 1.0}}, r"`losses`: of steps ranges and distill, .* Add one: blocks,distill"),
+        ({"teacher_cache": 0.1}, r"`teacher_cache`: of steps ranges and distill, .* Add one: blocks,distill"),
+        ({"tables": True}, r"`tables`: are trained in step distill, .* Add it: blocks,distill"),
     ],
 )
 def test_settings_are_checked(more, message):
@@ -253,11 +253,11 @@ def test_the_command_line_refuses_in_one_line(cli, tiny_folder, start, data_file
     """Exit codes 2 and 4, one line each."""
     begin = ("recover", start, "--model", tiny_folder, "--data", data_file, "-o", tmp_path / "out")
     found = cli(*begin, "--minutes", "0")
-    assert (found.code, "minutes: 0.0; give a number above 0" in found.complaint) == (2, True)
+    assert (found.code, "--minutes 0: give a number above 0" in found.complaint) == (2, True)
     found = cli(*begin, "--epochs", "many")
     assert (found.code, "--epochs many: 'many' is not a number" in found.complaint) == (2, True)
     found = cli(*begin, "--steps", "blocks,magic")
-    assert (found.code, "unknown 'magic'" in found.complaint) == (2, True)
+    assert (found.code, "--steps magic: unknown" in found.complaint) == (2, True)
     write_allocation(gptq_plan, tmp_path / "plan.json")
     empty = tmp_path / "empty.tsv"
     empty.write_text("text\n")

@@ -126,7 +126,7 @@ def test_what_cannot_be_cut_is_refused(tiny, tiny_start, batches, tmp_path):
     """A part of queries is no attention; a model without a query layer has no tokens to choose by."""
     queries = points_of({"attention-maps": 1.0}, 2)
     with pytest.raises(
-        UsageError, match=r"teacher_cache: 10% keeps a part of hidden states, and a loss reads the query"
+        UsageError, match=r"`teacher_cache`: 10% keeps a part of hidden states, and a loss reads the query"
     ):
         storing(tiny, tiny_start, batches, tmp_path / "cache", 0.1, queries)
     whole = storing(tiny, tiny_start, batches, tmp_path / "cache", 1.0, queries)
@@ -142,7 +142,7 @@ def test_what_cannot_be_cut_is_refused(tiny, tiny_start, batches, tmp_path):
         StoringTeacher(loaded, plan_of(loaded, data), fused, folder=tmp_path / "x", points=HIDDEN, share=0.5)
     assert not (tmp_path / "x").exists()
     for share in (0.0, 1.5, math.nan):
-        with pytest.raises(UsageError, match=r"teacher_cache: .*; give a share above 0 and up to 100%"):
+        with pytest.raises(UsageError, match=r"`teacher_cache` .*: give a share above 0 and up to 100%"):
             RecoverySettings(teacher_cache=share)
 
 

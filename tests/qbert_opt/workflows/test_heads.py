@@ -276,6 +276,7 @@ def test_other_models_texts_and_numbers_are_refused(tiny, scores, file_texts, pl
         ({"heads": [[2, 1], [0, 1, 2]]}, "dropped_heads: heads of a layer are"),
         ({"heads": [[0, 4], [0, 1, 2]]}, "dropped_heads: heads of a layer are"),
         ({"num_heads": 5}, "dropped_heads: num_heads is 5; legal here: 4"),
+        ({"num_heads": 0}, "dropped_heads.num_heads: Input should be greater than 0, found 0"),
         ({"means": [[0.0] * 8]}, "dropped_heads: means is 1; legal here: 5"),
         ({"means": [[0.0]] * 5}, "dropped_heads: .*: width is"),
         ({"predicted_loss": 0.0}, "sum_of_scores is"),
@@ -289,6 +290,23 @@ def test_a_plan_that_contradicts_itself_about_its_heads_is_refused(plan, tmp_pat
     assert read_allocation(path) == plan
     document = json.loads(path.read_text())
     document["dropped_heads"] |= change
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputFileError, match=message):
+        read_allocation(path)
+
+
+@pytest.mark.parametrize(
+    ("without", "message"),
+    [
+        ("dropped_heads", "dropped_heads: is missing, and the layers keep .* of 4"),
+        ("block_heads", "kept is .*; legal here"),
+    ],
+)
+def test_a_plan_without_one_half_of_its_heads_says_which(plan, tmp_path, without, message):
+    path = tmp_path / "plan.json"
+    write_allocation(plan, path)
+    document = json.loads(path.read_text())
+    del (document if without == "dropped_heads" else document["profile"])[without]
     path.write_text(json.dumps(document))
     with pytest.raises(InputFileError, match=message):
         read_allocation(path)

@@ -8,6 +8,7 @@ import pytest
 from qbert_opt.planning.planner import allocate
 from qbert_opt.spec.limits import Limits
 from qbert_opt.spec.scores import ScoreTable, write_scores
+from qbert_opt.workflows.score import score_model
 from qbert_opt.workflows.solve import Solved
 from qbert_opt.workflows.until import relative_error, solve_until, texts_needed
 
@@ -81,3 +82,39 @@ def test_solve_says_how_much_more_text_scores_need(score, tmp_path, cli):
     assert "--until" not in cli(*line, "500%").err
     refused = cli(*line, "0%")
     assert refused.code == 2 and "--until 0%: a prediction always has an error." in refused.complaint
+
+
+def test_more_texts_are_drawn_from_the_same_pool(tiny_folder, data_file, tmp_path, cli, monkeypatch):
+    """`--until` beside `--scoring-pool`: draws grow, tables are scored too, and a whole pool ends it with a warning."""
+    plans = []
+
+    def recorded(*args, **given):
+        table = score_model(*args, **given)
+        plans.append((given["calibration"].num_scored, given["calibration"].num_pool, table))
+        return table
+
+    monkeypatch.setattr("qbert_opt.workflows.score.score_model", recorded)
+    done = cli(
+        "solve", "--model", tiny_folder, "--data", data_file, "--method", "rtn", "--total-budget", "6bit",
+        "--calibration-samples", 9, "--scoring-samples", 16, "--scoring-pool", 60, "--until", "1%", "-q",
+        "-o", tmp_path / "plan.json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    counts, pools, tables = zip(*plans, strict=True)
+    assert counts[0] == 16 and counts[-1] == 60 and list(counts) == sorted(set(counts)) and set(pools) == {60}
+    assert all(table.tables is not None and table.provenance.num_calibration == 9 for table in tables)
+    assert "--until 1%: the predicted loss is known to" in done.err and "from 60 texts" in done.err
+    plans.clear()
+    cli(
+        "solve", "--model", tiny_folder, "--data", data_file, "--method", "rtn", "--total-budget", "6bit",
+        "--calibration-samples", 9, "--scoring-samples", 16, "--scoring-pool", 60, "--until", "1000%", "-q",
+    )  # fmt: skip
+    assert [count for count, *_ in plans] == [16]
+
+
+def test_a_pool_smaller_than_the_first_draw_is_refused(tiny_folder, data_file, cli):
+    done = cli(
+        "solve", "--model", tiny_folder, "--data", data_file, "--method", "rtn", "--total-budget", "6bit",
+        "--scoring-samples", 40, "--scoring-pool", 30, "--calibration-samples", 9, "--until", "20%", "-q",
+    )  # fmt: skip
+    assert done.code == 2 and "--scoring-pool 30: smaller than --scoring-samples 40" in done.complaint

@@ -1,0 +1,79 @@
+"""Options whose values are names of plug-ins: an unknown one is refused with its flag, before a verb does any work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import typer
+
+KINDS: Mapping[str, str] = {
+    "metric": "metrics",
+    "method": "quantizers",
+    "engine": "engines",
+    "measure": "engines",
+    "portable": "engines",
+    "to": "configs",
+    "source": "configs",
+    "steps": "training_steps",
+    "losses": "training_losses",
+    "loss": "training_losses",
+    "block_error": "block_errors",
+    "emit": "emitters",
+    "solver": "solvers",
+}
+"""Kind of the plug-ins that an option names, by the option's parameter."""
+OF_VERBS: Mapping[tuple[str, str], str] = {
+    ("calibrate", "engine"): "benches",
+    ("diagnose", "steps"): "",  # a number
+    ("recover", "source"): "",  # a plan
+    ("sweep", "source"): "",  # a file
+}
+"""The same where a verb's parameter means something else; empty: no plug-in."""
+WORDS: Mapping[str, tuple[str, ...]] = {"portable": ("all",)}
+"""What an option may be besides the name of a plug-in."""
+LISTS = ("portable", "steps", "losses", "emit")  # names with commas between them, each with :NUMBER or not
+
+
+def check_plugins(context: typer.Context) -> None:
+    """Refuse unknown names of plug-ins.
+
+    Args:
+        context: of the verb, with its values parsed.
+
+    Raises:
+        UsageError: names the option, what is available, and the name.
+    """
+    from ..errors import UsageError
+
+    for option in context.command.params:
+        name, value = str(option.name), context.params.get(str(option.name))
+        kind = kind_of(str(context.info_name), name)
+        if not kind or not isinstance(value, str):
+            continue
+        known = (*_available(kind)(), *WORDS.get(name, ()))
+        for part in value.split(",") if name in LISTS else [value]:
+            plugin = part.split(":")[0].strip() if name in LISTS else part
+            plugin = plugin.replace(".", "-") if kind == "configs" else plugin  # llama.cpp
+            if plugin and plugin not in known:
+                raise UsageError(f"{max(option.opts, key=len)} {plugin}: unknown. Available: {', '.join(known)}.")
+
+
+def kind_of(verb: str, parameter: str) -> str:
+    """Return the kind of the plug-ins that an option names; empty if it names none.
+
+    Args:
+        verb: its name on the command line.
+        parameter: the option's.
+    """
+    return OF_VERBS.get((verb, parameter), KINDS.get(parameter, ""))
+
+
+def _available(kind: str) -> Callable[[], Any]:
+    if kind == "solvers":
+        from solvers import available as of_solvers
+
+        return of_solvers
+    from ..runtime.plugins import available
+
+    return lambda: available(kind)

@@ -1,0 +1,73 @@
+"""What the option parser refuses is one line of ours: the option, what was found, what is legal, exit code 2."""
+
+import pytest
+import typer
+
+from qbert_opt.cli.app import app
+
+COMMANDS = typer.main.get_command(app).commands
+BOUNDED = [
+    (verb, option)
+    for verb, command in COMMANDS.items()
+    for option in getattr(command, "params", ())
+    if getattr(option, "min", None) is not None or getattr(getattr(option, "type", None), "min", None) is not None
+]
+
+
+def required(verb, option):
+    """The options and arguments that a verb needs besides one, with any value."""
+    line = []
+    for other in COMMANDS[verb].params:
+        if other.required and other is not option:
+            line += [max(other.opts, key=len), "x"] if other.opts[0].startswith("-") else ["x"]
+    return line
+
+
+@pytest.mark.parametrize(("verb", "option"), BOUNDED, ids=lambda value: getattr(value, "name", value))
+def test_every_number_out_of_range_is_one_line(cli, verb, option):
+    """Too small, and no number at all, for every option of every verb that has a least value."""
+    least = getattr(option, "min", None)
+    least = option.type.min if least is None else least
+    flag, line = max(option.opts, key=len), required(verb, option)
+    for given in (f"{flag}=-7", f"{flag} -7"):
+        found = cli(verb, *line, *given.split())
+        assert found.code == 2 and f"{flag} -7: is too small. Give {least:g} " in found.complaint
+    found = cli(verb, *line, flag, "seven")
+    assert found.code == 2 and f"{flag} seven: is no " in found.complaint and f"Give {least:g} " in found.complaint
+
+
+def test_there_are_many(cli):
+    assert len(BOUNDED) > 40
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("calibrate --rounds 200", "--rounds 200: is too large. Give 3 to 100."),
+        ("calibrate --seconds nan", "--seconds nan: is no number. Give 1 or more."),
+        ("solve --top-k 2.5", "--top-k 2.5: is no whole number. Give 1 or more."),
+        ("solve --budget 25MB --max-loss x --least bytes", "--max-loss x: is no number. Give one."),
+        ("pareto --points 100000000", "--points 100000000: is too large. Give 2 to 10000."),
+        (
+            "sensitivity -m m --data d --seed 99999999999999999999",
+            "--seed 99999999999999999999: is too large. Give 0 to 9223372036854775807.",
+        ),
+        ("solve --budget 25MB -d car-soc --batch-size 9999999999", "--batch-size 9999999999: is too large"),
+        ("solve --nosuch 3", "No such option: --nosuch. See 'qbert-opt solve --help'."),
+        ("export", "Missing argument 'folder'. See 'qbert-opt export --help'."),
+        ("devices show", "See 'qbert-opt devices show --help'."),
+        ("nosuch", "No such command 'nosuch'. See 'qbert-opt --help'."),
+        ("solve --top-k", "See 'qbert-opt solve --help'."),
+        ("solve --budget 25MB --device car-soc --rate inf", "--rate inf: must be more than 0 and less than 1e+09"),
+        ("devices show magic", "qbert-opt: magic: found no such file or device"),
+        ("pareto --devices magic", "--devices magic: found no such file or device"),
+    ],
+)
+def test_other_refusals(cli, line, said):
+    found = cli(*line.split())
+    assert found.code == 2 and said in found.complaint
+
+
+def test_a_group_without_a_verb_prints_its_help(cli):
+    found = cli("devices")
+    assert found.code == 2 and "schema" in found.out + found.err
