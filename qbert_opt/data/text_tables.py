@@ -109,7 +109,8 @@ def read_json(text: str, path: Path) -> Table:
 
 
 def _csv_rows(text: str, path: Path) -> list[Row]:
-    csv.field_size_limit(len(text) + 1)  # the module's own limit of 131,072 characters is shorter than some texts
+    # the module's own limit of 131,072 characters is shorter than some texts; it holds for the whole process
+    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
     ends = "\n" if "\n" in text else "\r"
     reader = csv.reader(io.StringIO(text, newline=ends), strict=True)
     rows: list[Row] = []

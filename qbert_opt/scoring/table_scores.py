@@ -19,12 +19,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby
 
+import numpy as np
 import torch
-from torch import nn
 
 from ..curvature.columns import FactorPlan
 from ..curvature.factors import SampleFactors, factor_pass
-from ..models.paging import in_parts, pass_bytes, release_pages
+from ..models.paging import pass_bytes, release_pages
 from ..quantization.calibration import quantize_rows, weight_of
 from ..spec.choices import Choice
 from ..spec.legal import masked_choices, scorable_tables
@@ -81,7 +81,7 @@ def table_scores(task: ScoringTask, choices: Sequence[Choice], plan: FactorPlan)
                 least = unseen_losses(mine, gram, mass / len(losses), weight, legal, generator)
                 least += missed_losses(mine, gram / len(losses) / max(1, total), weight, legal)
                 estimate, lift = task.estimate(losses.cpu()), (least - losses.mean(0)).clamp_min(0).cpu()
-                squares = _squared_errors(task.model, weight, legal)
+                squares = _squared_errors(task, weight, legal)
                 arrays = [estimate.value + lift, estimate.std_error, squares, *(estimate.folds + lift)]
                 columns = [c.name not in masks[table.module] for c in choices]
                 rows[table.module] = [_spread(array, columns) for array in arrays]
@@ -168,13 +168,16 @@ def _losses(
     return torch.stack(columns, dim=1)
 
 
-def _squared_errors(model: nn.Module, weight: torch.Tensor, choices: Sequence[Choice]) -> list[float]:
-    """‖ΔW‖² of each choice, a few rows at a time."""
-    sums = [0.0] * len(choices)
-    for part in in_parts(model, weight, MAX_ERROR_ROWS):
-        for index, quantized in enumerate(quantize_rows(part, choices)):
-            sums[index] += float((quantized.dequantize() - part).double().square().sum())
-    return sums
+def _squared_errors(task: ScoringTask, weight: torch.Tensor, choices: Sequence[Choice]) -> list[float]:
+    """‖ΔW‖² of each choice, a few rows at a time; processes share the rows, most of which no text reads."""
+    processes = task.jobs.processes
+    parts = weight.split(MAX_ERROR_ROWS)
+    sums = np.zeros((len(parts), len(choices)))
+    for number in range(processes.rank, len(parts), processes.count):
+        for index, quantized in enumerate(quantize_rows(parts[number], choices)):
+            sums[number, index] = float((quantized.dequantize() - parts[number]).double().square().sum())
+        release_pages(task.model)
+    return [sum(column) for column in processes.sum(sums).T.tolist()]
 
 
 def _spread(values: Iterable[float], legal: Sequence[bool]) -> tuple[float | None, ...]:

@@ -1,5 +1,6 @@
 """Kind 5: conveniences of parsers. A row is read as it stands in the file, or the file is refused with its line."""
 
+import csv
 import gzip
 import json
 import os
@@ -273,3 +274,16 @@ def test_every_row_is_read_as_it_is_written(tmp_path_factory, rows):
 def test_words_split_at_blanks_only():
     """Tabs and line ends part words, a no-break space does not."""
     assert words(" 10\u00a0000  a\tb\n") == ["10\u00a0000", "a", "b"]
+
+
+def test_other_readers_in_the_process_keep_their_longest_field(tmp_path):
+    """Python's limit of a field is one for the whole process: a long text raises it, a short file never lowers it."""
+    before = csv.field_size_limit()
+    try:
+        (tmp_path / "short.csv").write_text("text,label\na,b\n")
+        read_texts(tmp_path / "short.csv")
+        assert csv.field_size_limit() == before
+        (tmp_path / "long.csv").write_text("text,label\n" + "w" * (before + 1) + ",b\n")
+        assert len(read_texts(tmp_path / "long.csv").texts[0][0]) == before + 1
+    finally:
+        csv.field_size_limit(before)
