@@ -3,15 +3,17 @@
     python benchmarks/recovery.py MODEL CALIBRATION TRAIN TEST OUT.jsonl [--bits 2.05] [--runs plain,sensitivity,ranges]
         [--epochs blocks:2,distill:2,ranges:1] [--rates blocks:1e-4:2e-4] [--seeds 0]
         [--from FOLDER] [--work FOLDER] [--recipe uniform:2bit/rows:each/gptq | --plan ALLOCATION]
-        [--texts 3000] [--brief] [--label-column tags]
+        [--texts 3000] [--brief] [--label-column tags] [--text-column a --text-column b] [--method gptq]
+        [--losses logits,hidden] [--teacher-cache 10%]
 
 The plan is solved from `directional` scores of `gptq`: half of CALIBRATION fits, the other half scores. All runs start
 from that plan's folder; with `--recipe`, from that of a uniform plan instead, whatever its bytes, and with `--plan`
 from that of any plan that `qbert-opt solve` wrote from scores of CALIBRATION (then give another `--work`). Training
 text is CALIBRATION and the whole sentences of TRAIN (SST-2 lists every phrase of each parse tree; a phrase that lies
-inside a longer one is left out), or as many of them as `--texts` says; recipe qbert alone reads labels. TEST is
-measured after each phase, outside the training's processor time, and decides nothing. One thread. A run that was
-stopped goes on where it stopped; rows that OUT.jsonl has are not measured again, and several processes may add to it.
+inside a longer one is left out; pairs are all kept), or as many of them as `--texts` says; recipe qbert alone reads
+labels. TEST is measured after each phase, outside the training's processor time, and decides nothing. One thread. A run
+that was stopped goes on where it stopped; rows that OUT.jsonl has are not measured again, and several processes may add
+to it. The row of the start is named by the quantizer that wrote its codes: `quantize`'s own, or `--method`.
 
 Minutes depend on the machine, so the row of each folder also has the processor seconds of a plain training step of the
 float model on batches of the same text (forward, cross-entropy, backward, AdamW), before and after the training, how
@@ -28,12 +30,14 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from qbert_opt.checkpoint.reader import load_quantized
-from qbert_opt.checkpoint.record import PLAN
+from qbert_opt.checkpoint.record import PLAN, read_record
+from qbert_opt.cli.quantities import share, weights
 from qbert_opt.data.texts import LabeledTexts, read_texts
 from qbert_opt.evaluation.evaluate import evaluate, outputs
 from qbert_opt.models.batches import tokenize
@@ -44,7 +48,7 @@ from qbert_opt.planning.recipes import recipe_allocation
 from qbert_opt.quantization.calibration import CalibrationPlan
 from qbert_opt.runtime.provenance import code_commit
 from qbert_opt.scoring.sensitivity import measure_sensitivity
-from qbert_opt.spec.allocation import read_allocation
+from qbert_opt.spec.allocation import Allocation, read_allocation
 from qbert_opt.spec.grids import default_grid
 from qbert_opt.spec.limits import Limits
 from qbert_opt.spec.scores import read_scores, write_scores
@@ -55,6 +59,7 @@ from qbert_opt.workflows.quantize import quantize_model
 from qbert_opt.workflows.recover import recover
 
 PLAIN_STEPS = 12
+FIGURES = ("accuracy", "entity_f1", "exact_match", "answer_f1")  # those of the model's kind of answers
 RUNS = {
     "ranges": RecoverySettings(steps=("ranges",)),
     "blocks": RecoverySettings(steps=("blocks",)),
@@ -66,7 +71,9 @@ RUNS = {
 
 
 def whole_sentences(data: LabeledTexts) -> LabeledTexts:
-    """Leave out every text that is part of a longer one, longest first."""
+    """Leave out every text that is part of a longer one, longest first; pairs are kept as they are."""
+    if any(len(text) > 1 for text in data.texts):
+        return data
     labels = {tuple(text[0].split()): label for text, label in zip(data.texts, data.labels or (), strict=True)}
     kept: list[tuple[str, ...]] = []
     inside: set[tuple[str, ...]] = set()
@@ -95,7 +102,7 @@ class Study:
         self.work.mkdir(exist_ok=True)
         self.loaded = load_model(options.model)
         self.calibration, train, self.test = (
-            read_texts(source, label_column=options.label_column)
+            read_texts(source, text_columns=options.text_column, label_column=options.label_column)
             for source in (options.calibration, options.train, options.test)
         )
         self.train = some(whole_sentences(train), options.texts)
@@ -108,12 +115,15 @@ class Study:
         plan = read_allocation(self.start / PLAN)
         sizes = {"encoder_bytes": plan.encoder_bytes, "total_bytes": plan.total_bytes}
         sizes["predicted_kl"] = round(plan.predicted_loss, 5)
-        self._add_new(self.plan | {"run": "gptq", "phase": "start"}, lambda: load_quantized(self.start)[0], **sizes)
+        writer = read_record(self.start).written_by or plan.method
+        if options.method not in (None, writer):
+            raise SystemExit(f"{self.start}: was written by {writer}, not {options.method}. Give another --work.")
+        self._add_new(self.plan | {"run": writer, "phase": "start"}, lambda: load_quantized(self.start)[0], **sizes)
 
     def _quantize(self) -> None:
         """Score and solve unless there is a plan, and write the start folder."""
         if self.options.plan:
-            quantize_model(self.loaded, read_allocation(self.options.plan), self.calibration, self.start)
+            self._write(read_allocation(self.options.plan))
             return
         scores = self.work / "scores.json"
         if not scores.exists():
@@ -124,7 +134,10 @@ class Study:
         limits = Limits(encoder_bytes=int(float(self.options.bits) * table.profile.encoder_elements / 8))
         recipe = self.options.recipe
         plan = recipe_allocation(table, recipe, Limits()) if recipe else allocate(table, limits)
-        quantize_model(self.loaded, plan, self.calibration, self.start)
+        self._write(plan)
+
+    def _write(self, plan: Allocation) -> None:
+        quantize_model(self.loaded, plan, self.calibration, self.start, method=self.options.method)
 
     def _add_new(self, key: dict[str, object], model: Callable[[], LoadedModel], **more: object) -> None:
         """Measure a row and append it, unless it is there."""
@@ -138,11 +151,10 @@ class Study:
         print(*row.values(), flush=True)
 
     def measured(self, model: LoadedModel) -> dict[str, object]:
-        """Accuracy, KL with its interval, drop of the kind's first figure, paired, and flips on the unseen text."""
+        """Figures of quality, KL with its interval, paired drop of the first figure, and flips on the unseen text."""
         found = evaluate(model, self.test, self.truth)
         return {
-            "accuracy": round(100 * found.accuracy.value, 2),
-            **({"entity_f1": round(100 * found.entity_f1.value, 2)} if found.entity_f1 else {}),
+            **{name: round(100 * figure.value, 2) for name in FIGURES if (figure := getattr(found, name)) is not None},
             "drop": [round(100 * x, 2) for x in (found.drop.value, found.drop.low, found.drop.high)],
             "kl": [round(x, 5) for x in (found.kl.value, found.kl.low, found.kl.high)],
             "flipped": found.flipped,
@@ -171,13 +183,20 @@ class Study:
         recipe = RUNS[name]
         epochs = {step: values[0] for step, values in _by_step(self.options.epochs).items() if step in recipe.steps}
         rates = {step: values for step, values in _by_step(self.options.rates).items() if step in recipe.steps}
-        key = self.plan | {"run": name, "seed": seed, "epochs": epochs, "rates": rates}
+        key: dict[str, Any] = self.plan | {"run": name, "seed": seed, "epochs": epochs, "rates": rates}
         if self.options.texts is not None:
             key["drawn"] = self.options.texts
         if self.options.from_folder:
             key["from"] = self.options.from_folder
+        if self.options.losses:
+            recipe = replace(recipe, losses=weights(self.options.losses, "--losses"))
+            key["losses"] = dict(recipe.losses)
+        if self.options.teacher_cache:
+            recipe = replace(recipe, teacher_cache=share(self.options.teacher_cache, "--teacher-cache"))
+            key["teacher_cache"] = recipe.teacher_cache
         given = (*epochs.values(), *(rate for pair in rates.values() for rate in pair))
-        slug = "-".join(map(str, (name, seed, *given)))
+        slug = "-".join(map(str, (name, seed, *given, *key.get("losses", ()))))
+        slug += f"-cache-{self.options.teacher_cache.rstrip('%')}" if self.options.teacher_cache else ""
         slug += f"-from-{self.options.from_folder}" if self.options.from_folder else ""
         start = self.work / self.options.from_folder if self.options.from_folder else self.start
 
@@ -209,6 +228,7 @@ class Study:
             "held_back_kl": round(found.best_loss, 5),
             "best_phase": found.best_phase,
             "bytes": found.written.tensor_bytes,
+            **({"teacher_bytes": found.teacher_bytes} if found.teacher_bytes else {}),
         }
         steps = [before, self.plain_step_s()]
         more |= {"plain_step_s": [round(step, 3) for step in steps]}
@@ -235,8 +255,12 @@ def main() -> None:
     parser.add_argument("--plan", help="allocation.json of qbert-opt solve, instead of solving here")
     parser.add_argument("--texts", type=int, help="whole sentences of TRAIN that are drawn; by default all")
     parser.add_argument("--label-column", help="of CALIBRATION, TRAIN and TEST; by default common names are tried")
+    parser.add_argument("--text-column", action="append", help="of the same; twice for pairs")
     parser.add_argument("--brief", action="store_true", help="measure the start and the end of a run only")
-    parser.add_argument("--runs", default="plain,sensitivity,ranges")
+    parser.add_argument("--method", help="quantizer that writes the codes of the start")
+    parser.add_argument("--losses", help="of steps ranges and distill, where not the run's own")
+    parser.add_argument("--teacher-cache", help="share of the teacher's states that is stored: 10%%")
+    parser.add_argument("--runs", default="plain,sensitivity,ranges", help="may be empty: the start alone is measured")
     parser.add_argument("--epochs", default="blocks:2,distill:2,ranges:1")
     parser.add_argument("--rates", default="", help="learning rates of weights and ranges, where not the steps' own")
     parser.add_argument("--seeds", default="0")
@@ -246,7 +270,7 @@ def main() -> None:
     torch.set_num_threads(1)
     study = Study(options)
     for seed in map(int, options.seeds.split(",")):
-        for name in options.runs.split(","):
+        for name in filter(None, options.runs.split(",")):
             study.run(name, seed)
 
 

@@ -162,8 +162,8 @@ class Operation:
                 f"{self.name}: found kind {self.kind!r}; legal are {', '.join(OPERATION_KINDS)}; correct it"
             )
         sizes = (self.m, self.k, self.n, self.batch, self.repeats)
-        if self.input_bits not in (None, 8, 16):
-            raise DeviceError(f"{self.name}: found {self.input_bits} bits of input; legal are 8 and 16; correct it")
+        if self.input_bits not in (None, 4, 8, 16):
+            raise DeviceError(f"{self.name}: found {self.input_bits} bits of input; legal are 4, 8 and 16; correct it")
         if self.integers is not None and (self.arithmetic is not None or not self.is_pointwise):
             raise DeviceError(
                 f"{self.name}: found integer work of a {self.kind} in {self.arithmetic}; legal is integer work of a "

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..device.vocabulary import NumberType
 
 INTEGERS: dict[NumberType, int] = {"int4": 4, "int8": 8, "int16": 16}
+OWN_BITS = 8  # at least, of inputs whose width an operation leaves to the device: none rounds to 4 bits by itself
 ELEMENTARY = {
     "multiplies": "multiplications", "additions": "additions", "table_reads": "table reads", "divisions": "divisions"
 }  # fmt: skip
@@ -81,7 +82,7 @@ def place(op: Operation, device: Device) -> Placement | str:
             if in_floats:
                 reasons.append(f"{unit.id} multiplies no floats, which the engine needs here")
             elif form is not None and compute != form.compute:
-                reasons.append(f"{unit.id} multiplies no {compute}, which inputs of {op.input_bits} bits need")
+                reasons.append(f"{unit.id} multiplies no {compute}, which inputs of {_input_bits(op)} bits need")
     return _why_nowhere(op, device, reasons)
 
 
@@ -132,9 +133,13 @@ def _needs_format(op: Operation) -> bool:
 
 def _compute_type(form: Format | None, op: Operation) -> NumberType | None:
     """Return the format's type, or the integers that hold the operation's inputs where those are wider."""
-    if form is not None and form.compute in INTEGERS and (op.input_bits or 0) > INTEGERS[form.compute]:
-        return next(name for name, bits in INTEGERS.items() if bits >= (op.input_bits or 0))
+    if form is not None and form.compute in INTEGERS and _input_bits(op) > INTEGERS[form.compute]:
+        return next(name for name, bits in INTEGERS.items() if bits >= _input_bits(op))
     return form.compute if form else None
+
+
+def _input_bits(op: Operation) -> int:
+    return OWN_BITS if op.input_bits is None else op.input_bits
 
 
 def _rate(unit: Unit, kind: str, compute: NumberType | None) -> Rate | None:

@@ -146,6 +146,8 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "pareto": (
         Rule((*WORKLOAD, *CACHE), _without("device", "devices"), NEEDS_DEVICE),
         Rule(("compare", "plan", "measured"), _without("plot"), "is shown in the plot only; add --plot FILE."),
+        Rule(("model", "data"), _without("allow_drop"), "is measured without some of its layers; add --allow-drop N."),
+        Rule(("plans",), _without("allow_drop"), "belongs to --allow-drop."),
         Rule(
             ("resource", "points"),
             lambda values: bool(values["devices"]) and not values["plot"],

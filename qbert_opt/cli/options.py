@@ -58,7 +58,10 @@ TableBits = Annotated[
     ),
 ]
 ActivationBits = Annotated[
-    str, typer.Option("--activation-bits", help="Bit widths of quantized activations to score: 8, 16, 8,16 or none.")
+    str,
+    typer.Option(
+        "--activation-bits", help="Bit widths of quantized activations to score: 4, 8, 16, some of them (4,8) or none."
+    ),
 ]
 CalibrationSamples = Annotated[
     int, typer.Option("--calibration-samples", min=1, help="Number of texts in the quantizer's calibration set.")

@@ -10,7 +10,15 @@ from typing import Any
 
 from ..errors import UsageError
 
-OUTPUTS = ("out", "output", "bundle", "plot", "roofline", "timeline")  # parameters of verbs that name files to write
+OUTPUTS = (
+    "out",
+    "output",
+    "bundle",
+    "plans",
+    "plot",
+    "roofline",
+    "timeline",
+)  # parameters of verbs that name files to write
 NEW_FOLDERS = (
     "export",
     "fine-tune",
@@ -37,7 +45,7 @@ def check_kind(verb: str, option: str, output: str | Path) -> None:
 
     target = Path(output)
     main_output = option in ("out", "output")
-    if option == "bundle" or (main_output and verb in NEW_FOLDERS):
+    if option in ("bundle", "plans") or (main_output and verb in NEW_FOLDERS):
         check_free(target)
         return
     check_folder(target)

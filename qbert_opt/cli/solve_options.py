@@ -154,7 +154,7 @@ class ConstraintOptions:
         _text(
             CONSTRAINTS,
             "--activation-bits",
-            help="Bit widths of quantized activations: 8, 16, 8,16 or none; by default the device's.",
+            help="Bit widths of quantized activations: 4, 8, 16, some of them (4,8) or none; by default the device's.",
         ),
     ] = None
     activation_ranges: Annotated[

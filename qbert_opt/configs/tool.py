@@ -29,6 +29,7 @@ class ConfigTool(Protocol):
     A tool whose `.json` or `.yaml` file is a list and not an object says so by `OUTERMOST = list`, and one whose config
     has the embedding tables too by `CARRIES_TABLES = True`. `DECODERS = True` says that the config holds for decoders
     too, and `TRANSPOSED = True` that the tool also quantizes layers that store their weight transposed, as GPT-2's do.
+    A tool that rounds inputs too says to which widths by `INPUT_BITS`; a plan with other widths is refused.
     """
 
     TITLE: str

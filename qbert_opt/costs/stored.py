@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 from hwmodels import StoredWeight
 
+from ..engines.rules import EngineRules
 from ..spec.allocation import Allocation
 from ..spec.choices import Choice
 from ..spec.forms import Form
-from ..spec.planned import PlannedMatrix, PlannedTable
+from ..spec.planned import PlannedActivation, PlannedMatrix, PlannedTable
 from ..spec.profiles import MatrixSpec, ModelProfile, TableSpec
 from ..spec.tables import TABLE_CHOICE, table_bytes
 from .engine_target import EngineTarget
@@ -47,7 +48,7 @@ def table_choices(profile: ModelProfile, target: EngineTarget) -> dict[str, Choi
 
 
 def refusal_of_plan(plan: Allocation, target: EngineTarget) -> str | None:
-    """Return which matrix or table of a plan an engine cannot run, and why; None if it runs all.
+    """Return which matrix, table or input of a plan an engine cannot run, and why; None if it runs all.
 
     Args:
         plan: the plan.
@@ -59,6 +60,20 @@ def refusal_of_plan(plan: Allocation, target: EngineTarget) -> str | None:
         reason = target.refusal(item, part.choice)
         if reason is not None:
             return f"{item.module}: cannot run {reason}"
+    return input_refusal(plan.activations, target.rules)
+
+
+def input_refusal(activations: Iterable[PlannedActivation], rules: EngineRules) -> str | None:
+    """Return which rounded input an engine cannot multiply, and why; None if it can all.
+
+    Args:
+        activations: how a plan rounds the inputs of matrices.
+        rules: the engine's.
+    """
+    for item in activations:
+        reason = rules.input_refusal(item.bits)
+        if reason is not None:
+            return f"{item.modules[0]}: cannot run {reason}"
     return None
 
 

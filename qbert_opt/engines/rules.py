@@ -217,6 +217,15 @@ class EngineRules:
         fits = not self.integer_groups or axis == "rows" or int(size) in self.integer_groups
         return bool(widths) and fits and (input_bits is None or input_bits in widths)
 
+    def input_refusal(self, bits: int) -> str | None:
+        """Return why the engine cannot multiply inputs of a width; None if it can, or if it multiplies floats.
+
+        Args:
+            bits: of a planned input.
+        """
+        held = self.integer_inputs.get("gemm", ())
+        return None if not held or bits in held else f"inputs of {bits} bits; it multiplies those of {_and(held)} bits"
+
     def runs_input(self, choice: ActivationChoice) -> bool:
         """Return whether inputs are rounded as a plan has them.
 

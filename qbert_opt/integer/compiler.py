@@ -36,6 +36,7 @@ HEAD_BITS = 16  # of the inputs of matrices that the plan does not quantize: the
 VALUE_BITS = 8  # of query, key and value
 SCORE_MARGIN = 1.25  # room above the largest score of the calibration set
 LOGIT_MARGIN = 2.0
+INPUT_BITS = (8, 16)  # of planned inputs
 LEAST_BITS = 8  # of an input that is narrowed so that its sums fit 32 bits
 
 
@@ -105,7 +106,7 @@ def check_planned(encoder: Encoder, planned: Sequence[PlannedActivation]) -> Non
         planned: how a plan rounds the inputs of matrices.
 
     Raises:
-        UsageError: an input is not rounded, or per token; says how to get a plan that does.
+        UsageError: an input is not rounded, per token, or in another width; says how to get a plan that does.
     """
     by_module = {module: item for item in planned for module in item.modules}
     remedy = "Score with `activation_bits` 8,16 and solve with `activation_ranges` tensor."
@@ -117,6 +118,9 @@ def check_planned(encoder: Encoder, planned: Sequence[PlannedActivation]) -> Non
             if item.low is None or item.high is None:
                 raise UsageError(f"{encoder.loaded.name}: {name}: its inputs are rounded per token, in ranges that "
                                  f"only exist at run time. {remedy}")  # fmt: skip
+            if item.bits not in INPUT_BITS:
+                raise UsageError(f"{encoder.loaded.name}: {name}: its inputs have {item.bits} bits; integer programs "
+                                 f"have inputs of {' or '.join(map(str, INPUT_BITS))}. {remedy}")  # fmt: skip
 
 
 @dataclass(slots=True)

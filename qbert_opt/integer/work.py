@@ -56,7 +56,7 @@ def activation_work(way: str, bits: int) -> IntegerWork:
 
     Args:
         way: how it is computed.
-        bits: of the result, 8 or 16.
+        bits: of the result: 4, 8 or 16.
     """
     x = Value("x", ("batch", "tokens"), -(2**20), 2**20, USUAL_INPUT[1] / 2**20)
     to = Grid.spanning(SMALLEST_GELU, USUAL_INPUT[1], bits)

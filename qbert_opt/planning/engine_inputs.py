@@ -18,7 +18,7 @@ def runnable_inputs(task: PlanningTask, activations: Sequence[ActivationChoice])
         activations: choices for the inputs of matrices.
 
     Raises:
-        UsageError: the engine runs none of them, but others.
+        UsageError: the engine runs none of them, or none of their widths, but others.
 
     Warns:
         QbertOptWarning: the engine runs no choice of one of the widths, or rounds all inputs in its own way.
@@ -27,6 +27,13 @@ def runnable_inputs(task: PlanningTask, activations: Sequence[ActivationChoice])
         return tuple(activations)
     rules = task.target.rules
     if task.target.leaves_inputs and activations:
+        widths = rules.integer_inputs.get("gemm", ())
+        if widths and not any(choice.bits in widths for choice in activations):
+            raise UsageError(
+                f"{task.target.said}: rounds inputs in its own way, to {' or '.join(map(str, widths))} bits; selected "
+                f"are only {', '.join(choice.name for choice in activations)}. Leave the inputs to it with "
+                "`activation_bits` none."
+            )
         own = "rounds inputs in its own way, so the plan leaves them out, and predictions are without that loss"
         warn(QbertOptWarning(f"{task.target.said}: {own}."), stacklevel=2)
         return ()

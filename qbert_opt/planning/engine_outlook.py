@@ -47,6 +47,7 @@ def engine_outlook(
         target = engine_target(name, static)
         if target is not None:
             refused[name] = _refused(task, plan, target)
+            refused[name] |= {f"{item.bits}bit/inputs" for item in activations if target.rules.input_refusal(item.bits)}
     runs = tuple(name for name, formats in refused.items() if not formats)
     custom = sorted(set.intersection(*refused.values()))
     outlook = EngineOutlook(engines=task.device.engines, runs=runs, custom=tuple(custom))

@@ -1,10 +1,12 @@
-"""Solve a task together with the widths of its inputs: 16 bits where 8 lose too much and the limits have room.
+"""Solve a task together with the widths of its inputs: more bits where few lose too much and the limits have room.
 
-Products of 16-bit inputs take longer than those of 8 bits, so under a limit on latency or energy they compete with the
-bits of weights. The inputs that ask for 16 bits are ordered by the loss that this saves for each second it costs. For
-several counts, the first so many get 16 bits, the weights are solved anew at the prices of these widths, and the plan
-of least loss is kept. Its proof is for its own widths. No choice of widths among these inputs can lose less than the
-weights as if all inputs had 8 bits and the inputs as if all had 16, so the search ends where a plan does not.
+Products of 16-bit inputs take longer than those of 8 bits, and those of 4 bits less where the device has such products,
+so under a limit on latency or energy widths compete with the bits of weights. The inputs that ask for another width
+than the device's own are ordered: those that ask for more bits by the loss that this saves for each second it costs,
+then those that ask for fewer by the seconds that this saves for each loss it costs. For several counts, the first so
+many get what they ask for, the weights are solved anew at the prices of these widths, and the plan of least loss is
+kept. Its proof is for its own widths. No choice of widths among these inputs can lose less than the weights as if each
+input had its fewest bits and the inputs as if each had its best, so the search ends where a plan does not.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from .program import PlanningTask
 from .solving import Plan, SolverOptions
 from .task_solver import solve_task
 
-MOST_SOLVES = 9  # of the weights, for as many counts of 16-bit inputs
+MOST_SOLVES = 9  # of the weights, for as many counts of inputs in another width
 CLOSE = 1e-6  # relative distance from the least loss at which nothing is left to gain
 
 
@@ -59,13 +61,24 @@ def solve_rounded(
     activations = runnable_inputs(task, activations)
     if activations and task.target is not None and task.scores.activations is not None:
         task = task.with_static_inputs(module for modules in task.scores.activations.inputs for module in modules)
-    plan = solve_task(task, options)
     if not activations:
-        return task, plan, ()
+        return task, solve_task(task, options), ()
+    device, widths = task.device, {choice.bits for choice in activations}
+    if len(widths) == 1:
+        planned = planned_activations(task.scores, activations, 0.0)
+        if device is not None and device.activation_bits not in widths:
+            task = task.reading(input_bits(planned))
+        return task, solve_task(task, options), planned
+    try:
+        plan = solve_task(task, options)
+    except InfeasibleError:
+        if device is None or min(widths) >= device.activation_bits:
+            raise
+        return solve_rounded(task, options, [choice for choice in activations if choice.bits == min(widths)])
     planned = planned_activations(task.scores, activations, task.sum_of_scores(plan.storage))
-    if task.device is None or all(bits == task.device.activation_bits for bits in input_bits(planned).values()):
+    if device is None or all(bits == device.activation_bits for bits in input_bits(planned).values()):
         return task, plan, planned
-    own = [choice for choice in activations if choice.bits == task.device.activation_bits]
+    own = [choice for choice in activations if choice.bits == device.activation_bits]
     if task.goal is not None or not own:
         task = task.reading(input_bits(planned))
         return task, solve_task(task, options), planned
@@ -90,7 +103,10 @@ def _searched(own: _Answer, wanted: tuple[PlannedActivation, ...], options: Solv
         found = answers[count]
         return math.inf if found is None else found.loss
 
-    least = own.task.sum_of_scores(own.plan.storage) + _loss(wanted)
+    narrower = [at for at in order if wanted[at].bits < own.planned[at].bits]
+    loosest = (_with_first(own, wanted, narrower, options) if narrower else None) or own
+    best_each = [min(pair, key=lambda item: item.predicted_loss) for pair in zip(own.planned, wanted, strict=True)]
+    least = loosest.task.sum_of_scores(loosest.plan.storage) + _loss(best_each)
     low, high = 0, len(order)
     best = high if loss(high) <= loss(0) else 0
     while loss(best) > least * (1 + CLOSE) and high - low > 1 and len(answers) < MOST_SOLVES:
@@ -109,7 +125,7 @@ def _searched(own: _Answer, wanted: tuple[PlannedActivation, ...], options: Solv
 
 
 def _by_gain(own: _Answer, wanted: Sequence[PlannedActivation]) -> list[int]:
-    """Return the inputs that want another width, the one that saves most loss per second first."""
+    """Return the inputs that want another width: more bits first, and each way the best exchange of loss and time."""
     task = own.task
     wide = task.reading(input_bits(wanted))
     row = {item.module: i for i, item in enumerate(task.items)}
@@ -123,7 +139,7 @@ def _by_gain(own: _Answer, wanted: Sequence[PlannedActivation]) -> list[int]:
     for at, (plain, item) in enumerate(zip(own.planned, wanted, strict=True)):
         if plain.bits != item.bits:
             cost = seconds(item, wide.tables.usage) - seconds(item, task.tables.usage)
-            gains[at] = (plain.predicted_loss - item.predicted_loss) / max(cost, 1e-12)
+            gains[at] = (plain.predicted_loss - item.predicted_loss) / max(abs(cost), 1e-12)
     return sorted(gains, key=gains.__getitem__, reverse=True)
 
 

@@ -11,6 +11,7 @@ from ..spec.allocation import Allocation
 from ..spec.choices import choice
 from ..workflows.export_config import WORDS, Cost, Export
 from ..workflows.import_config import Import
+from .plan import rounded_inputs
 
 
 def export_lines(export: Export, cost: Cost | None, plan: Allocation) -> Iterator[str]:
@@ -51,6 +52,8 @@ def export_lines(export: Export, cost: Cost | None, plan: Allocation) -> Iterato
             f"not carried      {len(plan.tables)} embedding tables at {', '.join(map(str, widths))} bits and "
             f"everything else in fp16: the config covers the {plan.profile.part}'s matrices only"
         )
+    if plan.activations and getattr(export.tool, "INPUT_BITS", None) is None:
+        yield f"not carried      {rounded_inputs(plan)}: the config says nothing of inputs"
     for note in export.tool.NOTES:
         yield f"note             {note}"
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 Range = Literal["minmax", "average", "percentile", "mse"]
 RANGES: tuple[Range, ...] = ("minmax", "average", "percentile", "mse")
-ACTIVATION_BITS = (8, 16)
-MAX_SHARE = 0.01  # of the plan's predicted loss: the most that 8 bits may add at one input where 16 are allowed too
+ACTIVATION_BITS = (4, 8, 16)
+MAX_SHARE = 0.01  # of the plan's predicted loss: the most that one input may add where more bits are allowed too
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def activation_grid(bits: Iterable[int]) -> tuple[ActivationChoice, ...]:
 
 
 def parse_activation_bits(text: str, option: str = "--activation-bits") -> tuple[int, ...]:
-    """Parse `8`, `16`, `8,16` or `none`.
+    """Parse widths such as `8` or `4,8`, or `none`.
 
     Args:
         text: comma-separated bit widths; `none` gives an empty tuple.
@@ -96,7 +96,8 @@ def parse_activation_bits(text: str, option: str = "--activation-bits") -> tuple
     parts = [part.strip() for part in text.split(",")]
     for part in parts:
         if part not in map(str, ACTIVATION_BITS):
-            raise UsageError(f"{option} {text}: {part!r} is not a bit width of activations. Legal: 8, 16, none.")
+            legal = ", ".join(map(str, ACTIVATION_BITS))
+            raise UsageError(f"{option} {text}: {part!r} is not a bit width of activations. Legal: {legal}, none.")
     return tuple(dict.fromkeys(map(int, parts)))
 
 
@@ -143,7 +144,7 @@ def planned_activations(
 ) -> tuple[PlannedActivation, ...]:
     """Give each input the choice of least predicted loss; inputs share no budget, so this is optimal.
 
-    Where both widths are allowed, an input gets 8 bits unless that adds more than `MAX_SHARE` of `weight_loss`.
+    Where several widths are allowed, an input gets the fewest bits that add at most `MAX_SHARE` of `weight_loss`.
 
     Args:
         scores: a score table with scored inputs.

@@ -124,7 +124,7 @@ class PlannedActivation(Frozen):
     """
 
     modules: tuple[str, ...]
-    bits: Literal[8, 16]
+    bits: Literal[4, 8, 16]
     scheme: Literal["token", "tensor"]
     range: str | None = None
     low: FiniteFloat | None = None

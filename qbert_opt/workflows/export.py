@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..checkpoint.reader import load_quantized, read_matrices
+from ..costs.stored import input_refusal
 from ..data.texts import LabeledTexts
 from ..engines.agreement import Check
 from ..engines.record import EngineRecord
@@ -91,7 +92,6 @@ def export_model(
     check_activations(activations)
     progress(0, 4, "reading")
     loaded, allocation = load_quantized(folder, round_inputs=False)  # engines round inputs themselves
-    _check_runnable(name, module, loaded, allocation)
     if activations == "planned" and not allocation.activations:
         raise UsageError("`activations` planned: the plan rounds no inputs. Plan with `activation_bits` 8.")
     data, samples = check_samples(Path(folder), loaded, allocation, texts)
@@ -99,6 +99,7 @@ def export_model(
     ways: tuple[Activations, ...] = ("planned", "int8", "float32") if allocation.activations else ("int8", "float32")
     if activations is not None:
         ways = (activations,)
+    _check_runnable(name, module, loaded, allocation, planned="planned" in ways)
     traced = traceable(loaded, lean=True)
     batches = in_batches(samples)
     checks = checks_of(loaded, traced, batches)
@@ -202,13 +203,19 @@ def check_convertible(name: str, loaded: LoadedModel, modules: Iterable[str]) ->
             raise UsageError(f"`engine` {name}: {module} is a convolution; only torch runs it from its codes.")
 
 
-def _check_runnable(name: str, module: Engine, loaded: LoadedModel, allocation: Allocation) -> None:
-    """Raise UsageError for a matrix that the engine cannot run."""
+def _check_runnable(name: str, module: Engine, loaded: LoadedModel, allocation: Allocation, *, planned: bool) -> None:
+    """Raise UsageError for a matrix that the engine cannot run, or an input as it is planned if that is asked for."""
     check_convertible(name, loaded, [matrix.module for matrix in allocation.matrices])
     for matrix in allocation.matrices:
         refusal = module.RULES.refusal(matrix.choice)
         if refusal is not None:
             raise UsageError(f"`engine` {name}: {matrix.module}: cannot run {refusal}. Plan again for this engine.")
+    refusal = input_refusal(allocation.activations, module.RULES) if planned else None
+    if refusal is not None:
+        raise UsageError(
+            f"`engine` {name}: {refusal}. Plan again for this engine, or let it round inputs in its own way with "
+            "`activations` int8."
+        )
 
 
 def _check_reading(name: str, module: Engine, loaded: LoadedModel, target: Path, samples: Sequence[TokenBatch]) -> None:

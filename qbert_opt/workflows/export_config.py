@@ -80,7 +80,8 @@ def export_plan(plan: Allocation, tool: ConfigTool, suffix: str) -> Export:
         The config, and how the tool stores each matrix.
 
     Raises:
-        UsageError: the tool does not read this file extension, or cannot store a matrix at all.
+        UsageError: the tool does not read this file extension, cannot store a matrix at all, or rounds inputs to other
+            widths than the plan.
     """
     if suffix not in tool.SUFFIXES:
         raise UsageError(f"{tool.TITLE}: writes {', '.join(tool.SUFFIXES)}; found the file extension {suffix!r}.")
@@ -91,6 +92,7 @@ def export_plan(plan: Allocation, tool: ConfigTool, suffix: str) -> Export:
             f"{tool.TITLE}: quantizes the whole model, and the plan leaves {what} out of it. Plan without "
             f"`{'allow_drop' if plan.dropped is not None else 'allow_drop_heads'}`."
         )
+    _check_inputs(plan, tool)
     carried, tool_bytes = [], 0
     for matrix, spec in zip(plan.matrices, plan.profile.matrices, strict=True):
         heads = plan.profile.heads_of(spec)
@@ -133,6 +135,17 @@ def export_cost(export: Export, plan: Allocation, scores: ScoreTable) -> Cost:
     loss += [table.predicted_loss or 0.0 for table in plan.tables]  # tables and inputs stay as planned
     loss += [item.predicted_loss for item in plan.activations]
     return Cost(plan.sum_of_scores, math.fsum(loss), stand_ins)
+
+
+def _check_inputs(plan: Allocation, tool: ConfigTool) -> None:
+    """Raise UsageError for an input in a width that a tool does not have, if it rounds inputs at all."""
+    held: tuple[int, ...] | None = getattr(tool, "INPUT_BITS", None)
+    other = next((item for item in plan.activations if held is not None and item.bits not in held), None)
+    if held is not None and other is not None:
+        raise UsageError(
+            f"{other.modules[0]}: its inputs have {other.bits} bits; {tool.TITLE} rounds inputs to "
+            f"{' or '.join(map(str, held))}. Plan with `activation_bits` {','.join(map(str, held))}, or none."
+        )
 
 
 def _changes(item: Carried) -> Sequence[str]:

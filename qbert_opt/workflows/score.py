@@ -42,7 +42,7 @@ def score_model(
         method: quantizer whose errors are scored, a file in `quantization/methods`.
         calibration: sizes of the calibration set and of the scoring texts; by default 256 each.
         forms: what a range stores, of matrices and tables; None takes the quantizer's usual form.
-        activation_bits: widths of rounded inputs to score too: 8, 16.
+        activation_bits: widths of rounded inputs to score too: 4, 8, 16.
         with_tables: whether embedding tables are scored; otherwise they keep 8 bits.
         choices: choices of matrices to score, of this quantizer; by default its default grid.
         budget_bytes: of the encoder's matrices, at which metric `differentiable` learns.

@@ -9,6 +9,7 @@ import typer
 
 from .. import options
 from ..decoder_options import CacheOptions
+from ..depth_family import FamilyOptions, check_family, print_family, print_family_on_devices
 from ..progress import progress
 
 if TYPE_CHECKING:
@@ -56,11 +57,14 @@ def command(
         ),
     ] = "bytes",
     points: Annotated[
-        int,
+        int | None,
         typer.Option(
-            "--points", min=2, max=MOST_POINTS, help="Number of budgets between the smallest and the largest."
+            "--points",
+            min=2,
+            max=MOST_POINTS,
+            help="Number of budgets between the smallest and the largest; by default 200, with --allow-drop 12.",
         ),
-    ] = 200,
+    ] = None,
     seq_len: options.SeqLen = None,
     batch_size: options.BatchSize = 1,
     cache: CacheOptions,
@@ -69,6 +73,7 @@ def command(
         typer.Option("--output", "-o", help="Write the frontier to this .json or .csv; an interrupted run resumes."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    depth: FamilyOptions,
     picture: PictureOptions,
     quiet: options.Quiet = False,
 ) -> None:
@@ -78,6 +83,8 @@ def command(
     `qbert-opt pareto --device car-soc --points 200 -o frontier.csv --plot frontier.svg`
 
     `qbert-opt pareto --devices car-soc,rpi5,coral --plot devices.png`
+
+    `qbert-opt pareto --scores scores.json --model DIR --data TEXT --allow-drop 2 --devices car-soc,rpi5 --plans plans`
     """
     from ...reports.printing import print_lines
     from ...workflows.frontiers import Curve, frontiers
@@ -87,6 +94,15 @@ def command(
     _check(picture, device, output)
     cache.one_width()
     names, workload = resources(resource), cache.workload(table.profile, seq_len, batch_size)
+    if depth.allow_drop is not None:
+        check_family(depth, names, picture.plot, output)
+        if picture.devices is not None:
+            print_family_on_devices(table, depth, _devices(picture.devices), workload, as_json=as_json, quiet=quiet)
+        else:
+            target = options.load_target(device)
+            print_family(table, depth, names, points or 12, target, workload, as_json=as_json, quiet=quiet)
+        return
+    points = points or 200
     curves: list[Curve] = []
     if picture.devices is None:
         of = _subjects(table, [options.load_target(device)], picture.compare)

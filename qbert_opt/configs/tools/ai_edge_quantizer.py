@@ -30,6 +30,7 @@ NOTES = (
     "For a plan's own codes rather than min-max ones, `export --engine litert` writes the file itself.",
 )
 WIDTHS = (2, 4, 8)
+INPUT_BITS = (8,)
 BLOCKS = (32, 64, 128, 256)
 ROW_BITS = 96  # a float32 scale, and a zero point of 64 bits although it is 0
 PRODUCT, TABLE = "FULLY_CONNECTED", "EMBEDDING_LOOKUP"

@@ -29,6 +29,7 @@ NOTES = (
 OUTPUTS = "advanced_options:output_feature_16bit_names_list"
 PARAMETERS = "advanced_options:params_16bit_names_list"
 HIGH = 16
+INPUT_BITS = (8, HIGH)
 
 
 def offers(matrix: PlannedMatrix) -> Iterator[Offer]:

@@ -6,6 +6,7 @@ The matrix is BERT-base's 768 x 768 on 128 tokens: 128 x 768 x 768 = 75,497,472 
 """
 
 from dataclasses import replace
+from importlib.resources import files
 
 import pytest
 from hypothesis import given
@@ -187,3 +188,49 @@ def test_the_default_grid_is_priced_in_time(car_soc, calls_of):
                     operation_cost(gemm("x", 128, k, n, stored(n, k, resident=resident, **choice)), car_soc)
 
     assert calls_of(price) < 500 * 2 * 72 * len(grid)  # 224 each
+
+
+def reading(bits, weight):
+    """The matrix of 768 x 768 on 128 tokens, with inputs of some width."""
+    return replace(gemm("q", TOKENS, WIDTH, WIDTH, weight), input_bits=bits)
+
+
+def test_4_bit_inputs_run_as_bytes_where_no_product_of_4_bits_is_listed(car_soc):
+    """The rate, the bytes and the energy of int8; only bit operations count 4 bits."""
+    weight = stored(WIDTH, WIDTH, 8)
+    eight, four = (operation_cost(reading(bits, weight), car_soc) for bits in (8, 4))
+    assert replace(four, bops=0) == replace(eight, bops=0)
+    assert (eight.bops, four.bops) == (75_497_472 * 64, 75_497_472 * 32)
+    with pytest.raises(DeviceError, match=r"q: found 2 bits of input; legal are 4, 8 and 16"):
+        reading(2, weight)
+
+
+@pytest.fixture(scope="module")
+def with_int4(tmp_path_factory):
+    """car-soc, if it multiplied 4-bit inputs by 4-bit weights at twice the rate of bytes."""
+    text = (files("hwmodels") / "devices" / "car-soc.yaml").read_text()
+    for old, new in (
+        ("energy_mac: {int8: 0.3 pJ", "energy_mac: {int4: 0.1 pJ, int8: 0.3 pJ"),
+        ("      - {op: gemm, type: int16", "      - {op: gemm, type: int4, per_cycle: 8192, efficiency: 0.45}\n"
+         "      - {op: gemm, type: int16"),
+        ("axis: rows, compute: int8, units: [mma], how: lut, table_entries: 16, unpack_cycles_per_weight: 0.0625, "
+         "unpack_cycles_per_group: 8}", "axis: rows, compute: int4, units: [mma], how: native}"),
+    ):  # fmt: skip
+        assert text.count(old) == 1
+        text = text.replace(old, new)
+    path = tmp_path_factory.mktemp("device") / "int4.yaml"
+    path.write_text(text)
+    return load_device(str(path))
+
+
+def test_4_bit_inputs_take_the_product_of_4_bits_where_it_is_listed(with_int4):
+    """Half the time of bytes and a third of the energy; inputs of 8 bits do not fit it, other weights do not gain."""
+    weight = stored(WIDTH, WIDTH, 4)
+    four, eight = (operation_cost(reading(bits, weight), with_int4) for bits in (4, 8))
+    assert four.compute_s == pytest.approx(75_497_472 / (8192 * 0.45 * 1e9))
+    assert eight.compute_s == pytest.approx(2 * four.compute_s)
+    assert operation_cost(reading(None, weight), with_int4) == eight  # nothing is rounded to 4 bits unasked
+    assert eight.dynamic_energy_j - four.dynamic_energy_j == pytest.approx((0.3 - 0.1) * 75_497_472e-12)
+    assert four.dram_bytes == eight.dram_bytes and four.near_s == eight.near_s  # an input of 4 bits takes a byte
+    wider = [operation_cost(reading(bits, stored(WIDTH, WIDTH, 8)), with_int4).compute_s for bits in (4, 8)]
+    assert wider[0] == wider[1] == eight.compute_s

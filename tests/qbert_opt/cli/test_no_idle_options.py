@@ -70,7 +70,7 @@ OF_USE = {
     "optimize": "model data output budget total_budget max_latency max_memory max_dram_bytes max_bandwidth max_energy "
     "max_scratchpad max_bops min_tokens_per_s max_accuracy_drop max_flips test_data device text_column label_column "
     "split engine activations scores max_tokens seed as_json",
-    "pareto": "scores device output as_json plot devices",
+    "pareto": "scores device output as_json plot devices allow_drop",
     "quantize": "plan model output data method sequential paged",
     "recover": "source model data output recipe minutes epochs rates batch_size batches_per_update held_back tables "
     "nonlinearity text_column split seed",
@@ -115,6 +115,9 @@ IDLE = [
     ("pareto --batch-size 7", "--batch-size: belongs to --device"),
     ("pareto --context 7", "--context: belongs to --device"),
     ("pareto --cache-bits 8", "--cache-bits: belongs to --device"),
+    ("pareto -m m", "--model: is measured without some of its layers; add --allow-drop N."),
+    ("pareto --data d", "--data: is measured without some of its layers; add --allow-drop N."),
+    ("pareto --plans new", "--plans: belongs to --allow-drop."),
     ("pareto --compare a=b", "--compare: is shown in the plot only"),
     ("pareto --plan p", "--plan: is shown in the plot only"),
     ("pareto --measured p", "--measured: is shown in the plot only"),

@@ -80,7 +80,7 @@ def test_selected_activations(rtn_scores, car_soc):
     assert selected_activations(None, None, rtn_scores, car_soc) == ()
     assert selected_activations(None, None, scores, load_device("rpi5")) != ()
     for bits, ranges, message in (
-        ("4", None, r"--activation-bits 4: '4' is not a bit width of activations. Legal: 8, 16, none"),
+        ("2", None, r"--activation-bits 2: '2' is not a bit width of activations. Legal: 4, 8, 16, none"),
         ("8", "row", r"`activation_ranges` row: legal: token, tensor"),
         ("16", "tensor", r"`activation_bits`: not scored. Scored: 8bit/token, "),
     ):

@@ -20,7 +20,7 @@ from qbert_opt.quantization.calibration import BATCH_SIZE
 from qbert_opt.runtime.memory_budget import MemoryShares
 from qbert_opt.scoring.activation_scores import activation_scores
 from qbert_opt.scoring.task import ScoringTask
-from qbert_opt.spec.activations import activation_choice, activation_grid
+from qbert_opt.spec.activations import ACTIVATION_BITS, activation_choice, activation_grid
 from qbert_opt.spec.planned import PlannedActivation
 
 CHOICES = activation_grid((8,))
@@ -73,8 +73,18 @@ def test_levels_by_hand():
     assert round_activations(torch.zeros(2, 3), 8).tolist() == [[0, 0, 0]] * 2
 
 
+def test_16_levels_by_hand():
+    """4 bits: -5 to 10 in steps of 1, zero at code 5; per token 15 steps of the token's own length."""
+    values = torch.tensor([[-7.0, -4.6, -0.4, 0.6, 9.4, 12.0]])
+    assert round_activations(values, 4, -5.0, 10.0).tolist() == [[-5, -5, 0, 1, 9, 10]]
+    levels = round_activations(torch.linspace(-6, 11, 1000), 4, -5.0, 10.0).unique()
+    assert levels.tolist() == list(range(-5, 11))
+    tokens = torch.tensor([[-5.0, 0.7, 10.0], [0.0, 7.0, 30.0], [-2.5, 1.2, 5.0]])  # steps of 1, 2 and 0.5
+    assert round_activations(tokens, 4).tolist() == [[-5, 1, 10], [0, 8, 30], [-2.5, 1, 5]]
+
+
 @settings(max_examples=50)
-@given(st.integers(0, 10**6), st.sampled_from([8, 16]), st.floats(1e-3, 1e3))
+@given(st.integers(0, 10**6), st.sampled_from([4, 8, 16]), st.floats(1e-3, 1e3))
 def test_errors_are_half_a_step_and_rounding_is_stable(seed, bits, spread):
     """Inside its range a value moves by at most half a step; zero stays; a second rounding changes nothing."""
     values = spread * torch.randn(5, 7, generator=torch.Generator().manual_seed(seed))
@@ -203,7 +213,7 @@ def test_wider_inputs_cost_less_and_memory_is_bounded(tiny, batches, modules):
 
 def test_names_read_back():
     """Every choice's name reads back; others are refused."""
-    for choice in activation_grid((8, 16)):
+    for choice in activation_grid(ACTIVATION_BITS):
         assert activation_choice(choice.name) == choice
-    with pytest.raises(UsageError, match=r"'4bit/token': legal: 8bit/token"):
-        activation_choice("4bit/token")
+    with pytest.raises(UsageError, match=r"'2bit/token': legal: 4bit/token, 4bit/tensor/minmax"):
+        activation_choice("2bit/token")

@@ -14,10 +14,11 @@ from qbert_opt.training.settings import RecoverySettings
 from qbert_opt.workflows.recover import recover
 
 
-def planned(low, high, modules=("m",)):
+def planned(low, high, modules=("m",), bits=8):
     return PlannedActivation(
-        modules=modules, bits=8, scheme="tensor", range="minmax", low=low, high=high, predicted_loss=0.0, std_error=0.0
-    )
+        modules=modules, bits=bits, scheme="tensor", range="minmax", low=low, high=high, predicted_loss=0.0,
+        std_error=0.0,
+    )  # fmt: skip
 
 
 def rounded(values, bits, made):
@@ -71,6 +72,25 @@ def test_gradients_by_hand():
     assert made.factors.grad[1].item() == pytest.approx(3 * expected, rel=1e-5)
 
 
+def test_gradients_at_4_bits_by_hand():
+    """-5 to 10 in steps of s = 1, zero at code 5: a value beyond an end gives that end its whole gradient.
+
+    value       -8   -2.3     0.4      3.8     14
+    rounded     -5   -2       0        4       10
+    upper end    0    0.3/15  -0.4/15  0.2/15  1       (rounded - value) / 15 inside, since s = (h - l) / 15
+    lower end    1   -0.3/15   0.4/15 -0.2/15  0
+    """
+    made = LearnedRange(planned(-5.0, 10.0, bits=4))
+    values = torch.tensor([-8.0, -2.3, 0.4, 3.8, 14.0], requires_grad=True)
+    upstream = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
+    found = rounded(values, 4, made)
+    assert found.tolist() == [-5.0, -2.0, 0.0, 4.0, 10.0]
+    found.backward(upstream)
+    assert values.grad.tolist() == [0.0, 2.0, 3.0, 4.0, 0.0]
+    inside = (2 * 0.3 - 3 * 0.4 + 4 * 0.2) / 15
+    assert made.factors.grad.tolist() == pytest.approx([-5 * (1 - inside), 10 * (5 + inside)], rel=1e-5)
+
+
 @pytest.mark.parametrize("end", [0, 1])
 def test_gradients_are_those_of_the_smooth_surrogate(end):
     """With what each rounding added held fixed, central differences in float64 agree, clipped values included."""
@@ -118,3 +138,29 @@ def test_ranges_are_trained_and_written(tiny, tiny_start, file_texts, tmp_path):
     assert all((item.low, item.high) != (-0.4, 0.4) for item in written.activations)
     assert max(item.high for item in written.activations) > 0.42
     assert torch.equal(outputs(load_quantized(tmp_path / "out")[0], file_texts), last[-1])
+
+
+@pytest.mark.parametrize(("step", "rates"), [("ranges", (0.0, 1e-2)), ("blocks", (1e-3, 1e-2))])
+def test_a_plan_of_4_bit_inputs_is_trained_and_written(tiny, tiny_start, file_texts, tmp_path, step, rates):
+    """One range per token and learned ranges side by side: the folder answers as the student of the last step did."""
+    plan, _ = tiny_start
+    by_token = {"scheme": "token", "range": None, "low": None, "high": None}
+    inputs = tuple(
+        planned(-1.5, 1.5, (matrix.module,), 4).model_copy(update=by_token if i % 2 else {})
+        for i, matrix in enumerate(plan.matrices)
+    )
+    rough = plan.model_copy(update={"activations": inputs})
+    settings = RecoverySettings(steps=(step,), epochs={step: 4}, rates={step: rates}, batch_size=8)
+    last = []
+    found = recover(
+        tiny, rough, [file_texts], tmp_path / "out", settings=settings,
+        phase_over=lambda record, student: last.append((record, outputs(student, file_texts))),
+    )  # fmt: skip
+    assert found.best_loss < found.start_loss
+    written = read_allocation(tmp_path / "out" / "allocation.json").activations
+    assert [(item.bits, item.scheme) for item in written] == [(4, item.scheme) for item in inputs]
+    assert all(item.low is None for item in written[1::2])
+    assert any((item.low, item.high) != (-1.5, 1.5) for item in written[::2])
+    answers = outputs(load_quantized(tmp_path / "out")[0], file_texts)
+    kept = [phase for _, phase in last if torch.equal(phase, answers)]
+    assert kept, "the folder answers as no phase of the training did"

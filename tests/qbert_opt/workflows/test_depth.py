@@ -23,10 +23,7 @@ from qbert_opt.models.structure import profile_model
 from qbert_opt.planning.depth import shortened_scores
 from qbert_opt.planning.left_out import with_dropped
 from qbert_opt.quantization.calibration import CalibrationPlan, calibration_texts
-from qbert_opt.scoring.layer_drops import layer_drops
-from qbert_opt.scoring.sensitivity import measure_sensitivity
 from qbert_opt.spec.allocation import read_allocation, write_allocation
-from qbert_opt.spec.grids import grid
 from qbert_opt.spec.limits import Limits
 from qbert_opt.spec.plan_scores import check_scores
 from qbert_opt.training.teacher import Teacher
@@ -38,36 +35,13 @@ DEPTH = 4
 
 
 @pytest.fixture(scope="module")
-def deep_folder(tiny_folder, tmp_path_factory):
-    """The tiny model with four layers of random weights."""
-    from transformers import AutoConfig, AutoTokenizer, BertForSequenceClassification
-
-    folder = tmp_path_factory.mktemp("deep") / "model"
-    config = AutoConfig.from_pretrained(tiny_folder)
-    config.num_hidden_layers = DEPTH
-    torch.manual_seed(3)
-    BertForSequenceClassification(config).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(tiny_folder).save_pretrained(folder)
-    return folder
+def scores(deep_scores):
+    return deep_scores
 
 
 @pytest.fixture(scope="module")
-def deep(deep_folder):
-    return load_model(deep_folder)
-
-
-@pytest.fixture(scope="module")
-def scores(deep, file_texts):
-    """Few choices and texts."""
-    choices = grid((2, 4, 8), ("rows:each", "columns:32"), "rtn")
-    return measure_sensitivity(deep, file_texts, choices, plan=CalibrationPlan(20, 40, 0), activation_choices=())
-
-
-@pytest.fixture(scope="module")
-def drops(deep, file_texts):
-    """The model without each set of at most two layers, on the text of the scores."""
-    _, texts = calibration_texts(file_texts, CalibrationPlan(20, 40, 0))
-    return layer_drops(deep, texts, 2)
+def drops(deep_drops):
+    return deep_drops
 
 
 def cut_by_hand(model, kept):
