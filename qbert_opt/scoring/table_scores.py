@@ -19,7 +19,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby
 
-import numpy as np
 import torch
 
 from ..curvature.columns import FactorPlan
@@ -31,7 +30,7 @@ from ..spec.legal import masked_choices, scorable_tables
 from ..spec.profiles import TableSpec
 from ..spec.score_parts import TableScores
 from .matrix_factors import factor_tokens
-from .table_reads import MAX_ERROR_ROWS, Reads, missed_losses, reads_of, unseen_losses, unseen_mass
+from .table_reads import Reads, missed_losses, reads_of, unseen_losses, unseen_mass
 from .task import ScoringTask
 from .tied_tables import heads_reading, tied_factors
 
@@ -81,20 +80,18 @@ def table_scores(task: ScoringTask, choices: Sequence[Choice], plan: FactorPlan)
                 least = unseen_losses(mine, gram, mass / len(losses), weight, legal, generator)
                 least += missed_losses(mine, gram / len(losses) / max(1, total), weight, legal)
                 estimate, lift = task.estimate(losses.cpu()), (least - losses.mean(0)).clamp_min(0).cpu()
-                squares = _squared_errors(task, weight, legal)
-                arrays = [estimate.value + lift, estimate.std_error, squares, *(estimate.folds + lift)]
+                arrays = [estimate.value + lift, estimate.std_error, *(estimate.folds + lift)]
                 columns = [c.name not in masks[table.module] for c in choices]
                 rows[table.module] = [_spread(array, columns) for array in arrays]
                 unseen[table.module] = share, mass, factor
                 release_pages(task.model)
-    value, std_error, weight_error, *folds = zip(*(rows[table.module] for table in tables), strict=True)
+    value, std_error, *folds = zip(*(rows[table.module] for table in tables), strict=True)
     shares, masses, ratios = zip(*(unseen[table.module] for table in tables), strict=True)
     return TableScores(
         modules=tuple(table.module for table in tables),
         choices=tuple(c.name for c in choices),
         value=value,
         std_error=std_error,
-        weight_error=weight_error,
         fold_value=tuple(folds),
         masks={module: reasons for module, reasons in masks.items() if reasons},
         unseen_rows=shares,
@@ -166,18 +163,6 @@ def _losses(
         sums.index_add_(0, factor_of, per_token)
         columns.append(sums.new_zeros(len(samples)).index_add_(0, sample_of, sums.square()) / 2)
     return torch.stack(columns, dim=1)
-
-
-def _squared_errors(task: ScoringTask, weight: torch.Tensor, choices: Sequence[Choice]) -> list[float]:
-    """‖ΔW‖² of each choice, a few rows at a time; processes share the rows, most of which no text reads."""
-    processes = task.jobs.processes
-    parts = weight.split(MAX_ERROR_ROWS)
-    sums = np.zeros((len(parts), len(choices)))
-    for number in range(processes.rank, len(parts), processes.count):
-        for index, quantized in enumerate(quantize_rows(parts[number], choices)):
-            sums[number, index] = float((quantized.dequantize() - parts[number]).double().square().sum())
-        release_pages(task.model)
-    return [sum(column) for column in processes.sum(sums).T.tolist()]
 
 
 def _spread(values: Iterable[float], legal: Sequence[bool]) -> tuple[float | None, ...]:

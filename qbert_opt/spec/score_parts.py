@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 import numpy as np
 from pydantic import Field, FiniteFloat, model_validator
 
-from ..runtime.frozen import Frozen
+from ..runtime.frozen import Frozen, is_empty
 
 Rows = tuple[tuple[float | None, ...], ...]  # [items, choices], None where masked
 Folds = tuple[Rows, ...]
@@ -92,7 +92,7 @@ class TableScores(Frozen):
         choices: names of the choices; column order of the arrays.
         value: scores [tables, choices]; None where masked.
         std_error: standard error of each score over samples; None where masked.
-        weight_error: squared Frobenius norm of the quantization error; None where masked.
+        weight_error: squared Frobenius norm of the quantization error; only in files of earlier releases.
         fold_value: as `ScoreTable.fold_value`.
         masks: why a choice is not allowed for a table, by module then choice name.
         unseen_rows: share of each table's rows that the scoring text never reads.
@@ -106,7 +106,7 @@ class TableScores(Frozen):
     choices: tuple[str, ...]
     value: tuple[tuple[float | None, ...], ...]
     std_error: tuple[tuple[float | None, ...], ...]
-    weight_error: tuple[tuple[float | None, ...], ...]
+    weight_error: tuple[tuple[float | None, ...], ...] = Field(default=(), exclude_if=is_empty)
     fold_value: Folds = ()
     masks: dict[str, dict[str, str]] = Field(default_factory=dict)
     unseen_rows: tuple[float, ...]
@@ -259,7 +259,9 @@ def check_arrays(scores: _ScoreArrays, num_items: int, num_choices: int) -> None
         ValueError: an array has another shape, holds NaN, infinity or values beyond `LARGEST_SCORE`, or is
             not masked where `value` is.
     """
-    named = [(name, getattr(scores, name)) for name in ("value", "std_error", "weight_error")]
+    named = [(name, getattr(scores, name)) for name in ("value", "std_error")]
+    if scores.weight_error or not isinstance(scores, TableScores):
+        named.append(("weight_error", scores.weight_error))
     for name, rows in named + [("fold_value", rows) for rows in scores.fold_value]:
         if len(rows) != num_items or any(len(row) != num_choices for row in rows):
             raise ValueError(f"{name} is not [{num_items} items, {num_choices} choices]")

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from qbert_opt.checkpoint.reader import load_quantized
 from qbert_opt.curvature.columns import FactorPlan, output_factors
@@ -28,7 +29,8 @@ from qbert_opt.scoring.table_reads import (
 from qbert_opt.scoring.table_scores import row_losses
 from qbert_opt.spec.allocation import read_allocation
 from qbert_opt.spec.grids import grid
-from qbert_opt.spec.scores import read_scores
+from qbert_opt.spec.score_parts import TableScores
+from qbert_opt.spec.scores import ScoreTable, read_scores
 from qbert_opt.spec.tables import table_grid
 
 TABLES = [f"bert.embeddings.{name}_embeddings" for name in ("word", "position", "token_type")]
@@ -130,6 +132,18 @@ def test_more_bits_cost_less_and_unread_tables_cost_nothing(tiny, table_scores):
         assert row[0] > row[2] > row[4] >= 0
     profile = profile_model(tiny)
     assert {t.module for t in profile.tables} == set(TABLES)
+
+
+def test_squared_errors_of_tables_are_of_earlier_files(table_scores):
+    """They are read where a file has them, in their shape, and not written; those of matrices must be there."""
+    tables = table_scores.tables
+    assert tables.weight_error == () and "weight_error" not in tables.model_dump()
+    older = tables.model_dump() | {"weight_error": tables.value}
+    assert TableScores.model_validate(older).weight_error == tables.value
+    with pytest.raises(ValidationError, match="weight_error is not"):
+        TableScores.model_validate(older | {"weight_error": tables.value[:1]})
+    with pytest.raises(ValidationError, match="weight_error is not"):
+        ScoreTable.model_validate(table_scores.model_dump(by_alias=True) | {"weight_error": ()})
 
 
 def test_from_scores_to_the_written_model(cli, tiny_folder, data_file, tmp_path):
