@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..spec.allocation import Allocation
     from ..spec.scores import ScoreTable
     from ..workflows.family import Size
+    from .options import TextOptions
 
 PANEL = "Depth"
 
@@ -77,7 +78,8 @@ def check_family(depth: FamilyOptions, names: Sequence[str], plot: str | None, o
 def print_family(
     scores: ScoreTable,
     depth: FamilyOptions,
-    names: Sequence[str],
+    columns: TextOptions,
+    resource: str,
     points: int,
     device: Device | None,
     workload: Workload,
@@ -90,7 +92,8 @@ def print_family(
     Args:
         scores: of the whole model.
         depth: names the model and its text, and the folder to write.
-        names: of the one resource.
+        columns: of that text, and its split.
+        resource: of the budgets.
         points: number of budgets.
         device: target hardware, or None.
         workload: sentences and tokens of one inference.
@@ -101,10 +104,11 @@ def print_family(
     from ..reports.printing import print_lines
     from ..workflows.family import family
 
-    shortened = _measured(scores, depth, quiet)
+    shortened = _measured(scores, depth, columns, quiet)
     with progress("family", quiet=quiet) as tell:
-        resource = cast("Size", names[0])
-        members = family(scores, shortened, resource, points=points, device=device, workload=workload, progress=tell)
+        members = family(
+            scores, shortened, cast("Size", resource), points=points, device=device, workload=workload, progress=tell
+        )
     plans = [member.plan for member in members]
     if as_json:
         typer.echo(f"[{','.join(plan.model_dump_json(by_alias=True, indent=1) for plan in plans)}]")
@@ -116,6 +120,7 @@ def print_family(
 def print_family_on_devices(
     scores: ScoreTable,
     depth: FamilyOptions,
+    columns: TextOptions,
     devices: Sequence[Device],
     workload: Workload,
     *,
@@ -127,6 +132,7 @@ def print_family_on_devices(
     Args:
         scores: of the whole model.
         depth: names the model and its text, and the folder to write.
+        columns: of that text, and its split.
         devices: target hardware.
         workload: sentences and tokens of one inference.
         as_json: print JSON.
@@ -140,7 +146,7 @@ def print_family_on_devices(
     from ..spec.limits import Limits
     from ..workflows.family import family_on_devices
 
-    shortened = _measured(scores, depth, quiet)
+    shortened = _measured(scores, depth, columns, quiet)
     with progress("devices", quiet=quiet) as tell:
         found = family_on_devices(scores, shortened, devices, Limits(), workload, progress=tell)
     if as_json:
@@ -150,13 +156,12 @@ def print_family_on_devices(
     _write(((item.device, item.plan) for item in found if item.plan is not None), depth.plans, as_json)
 
 
-def _measured(scores: ScoreTable, depth: FamilyOptions, quiet: bool) -> tuple[Shortened, ...]:
-    from ..data.texts import read_texts
+def _measured(scores: ScoreTable, depth: FamilyOptions, columns: TextOptions, quiet: bool) -> tuple[Shortened, ...]:
     from ..models.loading import load_model
     from ..scoring.layer_drops import layer_drops
     from ..workflows.left_out import same_text
 
-    loaded, _, texts = same_text(scores, load_model(str(depth.model)), read_texts(str(depth.data)))
+    loaded, _, texts = same_text(scores, load_model(str(depth.model)), columns.read(str(depth.data)))
     with progress("layers left out", quiet=quiet) as tell:
         return layer_drops(loaded, texts, depth.allow_drop or 0, progress=tell)
 

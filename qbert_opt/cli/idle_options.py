@@ -148,6 +148,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule(("compare", "plan", "measured"), _without("plot"), "is shown in the plot only; add --plot FILE."),
         Rule(("model", "data"), _without("allow_drop"), "is measured without some of its layers; add --allow-drop N."),
         Rule(("plans",), _without("allow_drop"), "belongs to --allow-drop."),
+        Rule(COLUMNS, _without("data"), NEEDS_DATA),
         Rule(
             ("resource", "points"),
             lambda values: bool(values["devices"]) and not values["plot"],

@@ -74,6 +74,7 @@ def command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     depth: FamilyOptions,
+    columns: options.TextOptions,
     picture: PictureOptions,
     quiet: options.Quiet = False,
 ) -> None:
@@ -97,10 +98,11 @@ def command(
     if depth.allow_drop is not None:
         check_family(depth, names, picture.plot, output)
         if picture.devices is not None:
-            print_family_on_devices(table, depth, _devices(picture.devices), workload, as_json=as_json, quiet=quiet)
+            found = _devices(picture.devices)
+            print_family_on_devices(table, depth, columns, found, workload, as_json=as_json, quiet=quiet)
         else:
             target = options.load_target(device)
-            print_family(table, depth, names, points or 12, target, workload, as_json=as_json, quiet=quiet)
+            print_family(table, depth, columns, names[0], points or 12, target, workload, as_json=as_json, quiet=quiet)
         return
     points = points or 200
     curves: list[Curve] = []

@@ -117,6 +117,7 @@ IDLE = [
     ("pareto --cache-bits 8", "--cache-bits: belongs to --device"),
     ("pareto -m m", "--model: is measured without some of its layers; add --allow-drop N."),
     ("pareto --data d", "--data: is measured without some of its layers; add --allow-drop N."),
+    *((f"pareto --{name} c", f"--{name}: belongs to --data") for name in ("text-column", "label-column", "split")),
     ("pareto --plans new", "--plans: belongs to --allow-drop."),
     ("pareto --compare a=b", "--compare: is shown in the plot only"),
     ("pareto --plan p", "--plan: is shown in the plot only"),

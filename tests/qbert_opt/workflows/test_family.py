@@ -145,7 +145,9 @@ def test_what_a_family_has_not(scores):
 def test_the_command_line_writes_plans_that_solve_finds_alone(cli, deep_folder, data_file, tmp_path):
     """One run measures and solves; a member's file is the plan of `solve` at its bytes, and of a device's run."""
     scores, out, alone = (tmp_path / name for name in ("scores.json", "plans", "alone.json"))
-    text = ("--model", deep_folder, "--data", data_file)
+    named = tmp_path / "named.tsv"
+    named.write_text(data_file.read_text().replace("text\tlabel", "words\tkind", 1))
+    text = ("--model", deep_folder, "--data", named, "--text-column", "words", "--label-column", "kind")
     found = cli("sensitivity", *text, "--method", "rtn", "--bits", "2,8", "--groupings", "rows:each",
                 "--calibration-samples", 20, "--scoring-samples", 40, "-o", scores, "-q")  # fmt: skip
     assert found.code == 0, found.err
