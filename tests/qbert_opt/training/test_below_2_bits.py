@@ -51,7 +51,7 @@ def test_two_levels_from_scores_to_a_trained_folder(cli, tiny_folder, data_file,
          "--calibration-samples", 20, "--scoring-samples", 20, "-o", scores),
         ("solve", "--scores", scores, "--budget", "2.5bit", "-o", plan),
         ("quantize", plan, "--model", tiny_folder, *text[2:], "-o", start),
-        ("recover", start, *text, "--epochs", "1", "--batch-size", 8, "-o", out),
+        ("recover", start, *text, "--epochs", "1", "--rates", "blocks:3e-4:3e-4", "--batch-size", 8, "-o", out),
     )  # fmt: skip
     for step in steps:
         found = cli(*step, "-q")
