@@ -122,10 +122,14 @@ def selected_activations(
     if selected == ():
         return ()
     scored = [activation_choice(name) for name in (scores.activations.choices if scores.activations else ())]
+    names = ", ".join(c.name for c in scored) or "none; 'sensitivity --activation-bits' scores them"
+    lost = set(selected or ()) - {c.bits for c in scored}
+    if lost and scored:
+        unscored = " and ".join(map(str, sorted(lost)))
+        raise UsageError(f"`activation_bits` {bits}: {unscored} bits were not scored. Scored: {names}.")
     widths = selected or ({c.bits for c in scored} if device is None or every_width else {device.activation_bits})
     choices = tuple(c for c in scored if c.bits in widths and ranges in (None, c.scheme))
     if not choices and (selected or ranges):
-        names = ", ".join(c.name for c in scored) or "none; 'sensitivity --activation-bits' scores them"
         raise UsageError(f"{'`activation_bits`' if selected else '`activation_ranges`'}: not scored. Scored: {names}.")
     return choices
 

@@ -83,6 +83,7 @@ def test_selected_activations(rtn_scores, car_soc):
         ("2", None, r"--activation-bits 2: '2' is not a bit width of activations. Legal: 4, 8, 16, none"),
         ("8", "row", r"`activation_ranges` row: legal: token, tensor"),
         ("16", "tensor", r"`activation_bits`: not scored. Scored: 8bit/token, "),
+        ("4,8", None, r"`activation_bits` 4,8: 4 bits were not scored. Scored: 8bit/token, "),
     ):
         with pytest.raises(UsageError, match=message):
             selected_activations(bits, ranges, scores, car_soc)
