@@ -220,6 +220,17 @@ def test_changed_plans_are_rejected(rtn_scores, tmp_path):
     (tmp_path / "swapped.json").write_text(json.dumps(swapped))
     with pytest.raises(InputFileError, match=r"low 2, high -1: a range must include zero"):
         read_scores(tmp_path / "swapped.json")
+    for field, value, message in (
+        ("choices", ["3bit/token", *NAMES[1:]], r"activations: choice '3bit/token'; legal: 4bit/token, "),
+        ("inputs", [["elsewhere"], *broken["activations"]["inputs"][1:]], r"elsewhere is not a matrix of the profile"),
+        ("inputs", broken["activations"]["inputs"][:1] * 12, r"query is named twice; a matrix reads one input"),
+        ("ranges", [[None, None, None]] * 12, r"8bit/tensor/mse has no range"),
+        ("ranges", [[[-1, 2], [-1, 2], None]] * 12, r"8bit/token has a range, and each token has its own"),
+    ):
+        damaged = {**broken, "activations": {**broken["activations"], field: value}}
+        (tmp_path / "damaged.json").write_text(json.dumps(damaged))
+        with pytest.raises(InputFileError, match=message):
+            read_scores(tmp_path / "damaged.json")
     broken["activations"]["ranges"].pop()
     (tmp_path / "scores.json").write_text(json.dumps(broken))
     with pytest.raises(InputFileError, match=r"activations: ranges is not \[12 inputs, 3 choices\]"):
