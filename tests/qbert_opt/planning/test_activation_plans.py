@@ -87,6 +87,9 @@ def test_selected_activations(rtn_scores, car_soc):
     ):
         with pytest.raises(UsageError, match=message):
             selected_activations(bits, ranges, scores, car_soc)
+    narrow = car_soc.model_copy(update={"activation_bits": 4})
+    with pytest.warns(QbertOptWarning, match=r"^inputs are scored in 8 and 16 bits only and .* has 4: the plan leaves"):
+        assert selected_activations(None, None, scores, narrow) == ()
     with pytest.raises(UsageError, match=r"'sensitivity --activation-bits' scores them"):
         selected_activations("8", None, rtn_scores, None)
 
