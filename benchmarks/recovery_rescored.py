@@ -28,7 +28,8 @@ from qbert_opt.data.texts import read_texts
 from qbert_opt.evaluation.evaluate import evaluate, outputs
 from qbert_opt.evaluation.intervals import ratio_interval
 from qbert_opt.models.heads.protocol import per_text
-from qbert_opt.models.loading import LoadedModel, load_model
+from qbert_opt.models.loading import LoadedModel, load_model, tokenized
+from qbert_opt.models.outputs import collect
 from qbert_opt.planning.planner import allocate
 from qbert_opt.quantization.calibration import CalibrationPlan
 from qbert_opt.runtime.provenance import code_commit
@@ -76,13 +77,16 @@ class Study:
         )
         self.train = some(whole_sentences(train), options.texts)
         self.truth, self.options = outputs(self.loaded, self.test), options
+        self.batches = tokenized(self.loaded, self.test.texts, batch_size=32)
+        self.answers = collect(self.loaded.head, self.loaded.model, self.batches)
         self.losses: dict[str, NDArray[np.float64]] = {}
 
     def row(self, name: str, folder: Path, plan: Allocation, **more: object) -> None:
         """Measure a folder on the unseen text and append the row."""
         model = load_quantized(folder)[0]
-        found, values = evaluate(model, self.test, self.truth), outputs(model, self.test).values
-        self.losses[folder.name] = per_text(self.truth, model.head.spec.loss.of_rows(self.truth.values, values)).above
+        found, answers = evaluate(model, self.test, self.truth), collect(model.head, model.model, self.batches)
+        losses = model.head.spec.loss.of_rows(self.answers.values, answers.values)
+        self.losses[folder.name] = per_text(self.answers, losses).above
         row = {
             "model": Path(self.loaded.name).name, "plan": name, "seed": self.seed, "folder": folder.name,
             "accuracy": round(100 * found.accuracy.value, 2) if found.accuracy else None,
