@@ -42,9 +42,11 @@ def check_plugins(context: typer.Context) -> None:
         context: of the verb, with its values parsed.
 
     Raises:
-        UsageError: names the option, what is available, and the name.
+        UsageError: names the option, what is available, and the name; or says which name of a list is empty or
+            repeated.
     """
     from ..errors import UsageError
+    from .quantities import listed
 
     for option in context.command.params:
         name, value = str(option.name), context.params.get(str(option.name))
@@ -52,11 +54,12 @@ def check_plugins(context: typer.Context) -> None:
         if not kind or not isinstance(value, str):
             continue
         known = (*_available(kind)(), *WORDS.get(name, ()))
-        for part in value.split(",") if name in LISTS else [value]:
+        flag = max(option.opts, key=len)
+        for part in listed(value, flag) if name in LISTS else [value]:
             plugin = part.split(":")[0].strip() if name in LISTS else part
             plugin = plugin.replace(".", "-") if kind == "configs" else plugin  # llama.cpp
-            if plugin and plugin not in known:
-                raise UsageError(f"{max(option.opts, key=len)} {plugin}: unknown. Available: {', '.join(known)}.")
+            if plugin not in known:
+                raise UsageError(f"{flag} {plugin or repr(plugin)}: unknown. Available: {', '.join(known)}.")
 
 
 def kind_of(verb: str, parameter: str) -> str:

@@ -11,13 +11,14 @@ from hwmodels import DeviceError
 from ..costs.devices import given_device
 from ..costs.workload import Workload
 from ..errors import InfeasibleError, UsageError
+from ..spec.activations import selected_activations
 from ..spec.allocation import Allocation
 from ..spec.limits import Limits
 from ..spec.scores import ScoreTable
+from .loss_limit import solve_asked
 from .planner import allocation_of
 from .program import PlanningTask
 from .solving import SolverOptions
-from .task_solver import solve_task
 
 if TYPE_CHECKING:
     from hwmodels import Device
@@ -43,7 +44,7 @@ def plan_for_each(
     """Solve the same model for each device, under the given limits and the device's own.
 
     Args:
-        scores: predicted loss of each choice.
+        scores: predicted loss of each choice; scored inputs are rounded to the device's own width, as `solve` does.
         devices: target hardware: names, YAML files or loaded devices.
         limits: the user's limits, in addition to each device's own.
         workload: sentences and tokens of one inference.
@@ -59,7 +60,8 @@ def plan_for_each(
     for device in map(given_device, devices):
         try:
             task = PlanningTask(scores, limits, device=device, workload=workload)
-            plan = allocation_of(task, solve_task(task, options or SolverOptions()))
+            inputs = selected_activations(None, None, scores, device)
+            plan = allocation_of(*solve_asked(task, options or SolverOptions(), inputs))
             plans.append(DevicePlan(device.id, plan))
         except (InfeasibleError, DeviceError, UsageError) as error:
             plans.append(DevicePlan(device.id, None, str(error)))

@@ -15,8 +15,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+from warnings import warn
 
-from ..errors import UsageError
+from ..errors import QbertOptWarning, UsageError
 
 if TYPE_CHECKING:
     from hwmodels import Device
@@ -115,6 +116,9 @@ def selected_activations(
 
     Raises:
         UsageError: an unknown width or scheme, or one that was not scored.
+
+    Warns:
+        QbertOptWarning: inputs were scored, but not in the device's own width, and no other was selected.
     """
     if ranges not in (None, "token", "tensor"):
         raise UsageError(f"`activation_ranges` {ranges}: legal: token, tensor.")
@@ -122,11 +126,19 @@ def selected_activations(
     if selected == ():
         return ()
     scored = [activation_choice(name) for name in (scores.activations.choices if scores.activations else ())]
+    names = ", ".join(c.name for c in scored) or "none; 'sensitivity --activation-bits' scores them"
+    lost = set(selected or ()) - {c.bits for c in scored}
+    if lost and scored:
+        unscored = " and ".join(map(str, sorted(lost)))
+        raise UsageError(f"`activation_bits` {bits}: {unscored} bits were not scored. Scored: {names}.")
     widths = selected or ({c.bits for c in scored} if device is None or every_width else {device.activation_bits})
     choices = tuple(c for c in scored if c.bits in widths and ranges in (None, c.scheme))
     if not choices and (selected or ranges):
-        names = ", ".join(c.name for c in scored) or "none; 'sensitivity --activation-bits' scores them"
         raise UsageError(f"{'`activation_bits`' if selected else '`activation_ranges`'}: not scored. Scored: {names}.")
+    if not choices and scored and device is not None:
+        only = " and ".join(str(width) for width in sorted({c.bits for c in scored}))
+        left = f"inputs are scored in {only} bits only and {device.id} has {device.activation_bits}"
+        warn(QbertOptWarning(f"{left}: the plan leaves them out. `activation_bits` selects others."), stacklevel=2)
     return choices
 
 

@@ -89,6 +89,13 @@ class ScoreTable(Frozen):
         unknown = [] if self.tables is None else [name for name in self.tables.modules if name not in known]
         if unknown:
             raise ValueError(f"tables: {unknown[0]} is not a table of the profile")
+        read = [name for modules in (self.activations.inputs if self.activations else ()) for name in modules]
+        matrices = {matrix.module for matrix in self.profile.matrices}
+        if stray := [name for name in read if name not in matrices]:
+            raise ValueError(f"activations: {stray[0]} is not a matrix of the profile")
+        if len(set(read)) < len(read):
+            twice = next(name for number, name in enumerate(read) if name in read[:number])
+            raise ValueError(f"activations: {twice} is named twice; a matrix reads one input")
         if self.samples and len(self.samples) != len(self.profile.matrices):
             raise ValueError(f"samples: {len(self.samples)} entries for {len(self.profile.matrices)} matrices")
         return self

@@ -1,7 +1,7 @@
 """A family of plans from one run: over sizes or latencies, and for devices, with bits and depth chosen together.
 
 The model is measured once without each set of layers. Every member is what `solve --allow-drop` finds for its budget or
-device, with its proof over all depths.
+device, with its proof over all depths; scored inputs are rounded as there.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from ..planning.program import PlanningTask
 from ..planning.solving import SolverOptions
 from ..runtime.progress import Progress, silent
 from ..scoring.layer_drops import Shortened
+from ..spec.activations import selected_activations
 from ..spec.allocation import Allocation
 from ..spec.limits import Limits
 from ..spec.scores import ScoreTable
 from .depth import best_depth
-from .solve import solve_plans
+from .solve import Solved, solve_plans
 
 if TYPE_CHECKING:
     from hwmodels import Device
@@ -153,12 +154,11 @@ def _best(
     workload: Workload | None,
     options: SolverOptions | None,
 ) -> Allocation:
-    _, solved = best_depth(
-        scores,
-        shortened,
-        lambda table: solve_plans(table, limits, device=device, workload=workload, options=options),
-    )
-    return solved.plan
+    def solve(table: ScoreTable) -> Solved:
+        inputs = selected_activations(None, None, table, device)
+        return solve_plans(table, limits, device=device, workload=workload, activations=inputs, options=options)
+
+    return best_depth(scores, shortened, solve)[1].plan
 
 
 def _usage(task: PlanningTask, row: str) -> tuple[float, float]:
@@ -172,4 +172,5 @@ def _usage(task: PlanningTask, row: str) -> tuple[float, float]:
 def _kept(plan: Allocation) -> object:
     """What makes two plans the same model."""
     layers = None if plan.dropped is None else plan.dropped.layers
-    return layers, [item.choice for item in plan.matrices], [item.choice for item in plan.tables]
+    inputs = [(item.bits, item.scheme, item.range) for item in plan.activations]
+    return layers, [item.choice for item in plan.matrices], [item.choice for item in plan.tables], inputs

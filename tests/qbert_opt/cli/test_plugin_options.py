@@ -38,7 +38,10 @@ def test_unknown_plugins_name_their_option(cli, verb, option):
     flag = max(option.opts, key=len)
     found = cli(*line, flag, "magic:2" if option.name in LISTS else "magic")
     assert found.code == 2 and f"{flag} magic: unknown. Available: " in found.complaint
+    found = cli(*line, flag, "")
+    assert found.code == 2 and f"{flag} ''" in found.complaint
     if option.name in LISTS:
+        assert "of the list is empty" in cli(*line, flag, "magic,").complaint
         assert (
             f"{flag} magic: unknown"
             in cli(*line, flag, "all,magic" if option.name == "portable" else "magic").complaint

@@ -83,9 +83,13 @@ def test_selected_activations(rtn_scores, car_soc):
         ("2", None, r"--activation-bits 2: '2' is not a bit width of activations. Legal: 4, 8, 16, none"),
         ("8", "row", r"`activation_ranges` row: legal: token, tensor"),
         ("16", "tensor", r"`activation_bits`: not scored. Scored: 8bit/token, "),
+        ("4,8", None, r"`activation_bits` 4,8: 4 bits were not scored. Scored: 8bit/token, "),
     ):
         with pytest.raises(UsageError, match=message):
             selected_activations(bits, ranges, scores, car_soc)
+    narrow = car_soc.model_copy(update={"activation_bits": 4})
+    with pytest.warns(QbertOptWarning, match=r"^inputs are scored in 8 and 16 bits only and .* has 4: the plan leaves"):
+        assert selected_activations(None, None, scores, narrow) == ()
     with pytest.raises(UsageError, match=r"'sensitivity --activation-bits' scores them"):
         selected_activations("8", None, rtn_scores, None)
 
@@ -219,6 +223,17 @@ def test_changed_plans_are_rejected(rtn_scores, tmp_path):
     (tmp_path / "swapped.json").write_text(json.dumps(swapped))
     with pytest.raises(InputFileError, match=r"low 2, high -1: a range must include zero"):
         read_scores(tmp_path / "swapped.json")
+    for field, value, message in (
+        ("choices", ["3bit/token", *NAMES[1:]], r"activations: choice '3bit/token'; legal: 4bit/token, "),
+        ("inputs", [["elsewhere"], *broken["activations"]["inputs"][1:]], r"elsewhere is not a matrix of the profile"),
+        ("inputs", broken["activations"]["inputs"][:1] * 12, r"query is named twice; a matrix reads one input"),
+        ("ranges", [[None, None, None]] * 12, r"8bit/tensor/mse has no range"),
+        ("ranges", [[[-1, 2], [-1, 2], None]] * 12, r"8bit/token has a range, and each token has its own"),
+    ):
+        damaged = {**broken, "activations": {**broken["activations"], field: value}}
+        (tmp_path / "damaged.json").write_text(json.dumps(damaged))
+        with pytest.raises(InputFileError, match=message):
+            read_scores(tmp_path / "damaged.json")
     broken["activations"]["ranges"].pop()
     (tmp_path / "scores.json").write_text(json.dumps(broken))
     with pytest.raises(InputFileError, match=r"activations: ranges is not \[12 inputs, 3 choices\]"):

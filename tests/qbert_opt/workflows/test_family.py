@@ -11,8 +11,10 @@ from qbert_opt.planning.device_classes import plan_for_each
 from qbert_opt.reports.devices import device_table, family_table
 from qbert_opt.reports.printing import print_lines
 from qbert_opt.scoring.layer_drops import Shortened
+from qbert_opt.spec.activations import selected_activations
 from qbert_opt.spec.allocation import read_allocation
 from qbert_opt.spec.limits import Limits
+from qbert_opt.spec.score_parts import ActivationScores
 from qbert_opt.workflows.depth import best_depth
 from qbert_opt.workflows.family import family, family_on_devices
 from qbert_opt.workflows.solve import solve_plans
@@ -125,6 +127,42 @@ def test_each_device_gets_the_best_depth_under_its_limits(scores, cheap, car_soc
     assert layers_of(found[0].plan) == () and layers_of(found[2].plan) != ()
     print_lines([device_table(found, depth=True)])
     assert "all 4" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def with_inputs(scores):
+    """Each matrix reads an input of its own, scored in 4 and 8 bits."""
+    inputs = tuple((matrix.module,) for matrix in scores.profile.matrices)
+    value = ((1e-4, 1e-6),) * len(inputs)
+    activations = ActivationScores(
+        inputs=inputs, choices=("4bit/token", "8bit/token"), value=value, std_error=value,
+        ranges=((None, None),) * len(inputs), contains="made up",
+    )  # fmt: skip
+    return scores.model_copy(update={"activations": activations})
+
+
+def test_scored_inputs_are_rounded_as_solve_does(with_inputs, cheap, car_soc):
+    """Without a device to any scored width, on one to its own; on each of several devices, with and without drops."""
+    workload = Workload(16)
+
+    def alone(limits, device):
+        def solve(table):
+            inputs = selected_activations(None, None, table, device)
+            return solve_plans(table, limits, device=device, workload=workload, activations=inputs)
+
+        return best_depth(with_inputs, cheap, solve)[1].plan
+
+    for device in (None, car_soc):
+        found = family(with_inputs, cheap, "bytes", points=3, device=device, workload=workload)
+        for member in found:
+            assert "activations" in member.plan.roundings
+            assert len(member.plan.activations) == len(member.plan.matrices)
+            assert member.plan == alone(Limits(encoder_bytes=member.budget), device)
+    assert {item.bits for item in found[-1].plan.activations} == {car_soc.activation_bits} == {8}
+    [on_device] = family_on_devices(with_inputs, cheap, [car_soc], Limits(), workload)
+    assert on_device.plan == alone(Limits(), car_soc)
+    [whole] = plan_for_each(with_inputs, [car_soc], Limits(), workload)
+    assert whole.plan.activations == on_device.plan.activations and len(whole.plan.activations) > 0
 
 
 def members_least(scores):
