@@ -36,10 +36,7 @@ class LimitOptions:
         str | None, _text(LIMITS, "--total-budget", help="Size of the whole stored model, as for --budget.")
     ] = None
     max_latency: Annotated[
-        str | None,
-        _text(
-            LIMITS, "--max-latency", help="Latency of one inference, e.g. 20ms; of a decoder, time to the first token."
-        ),
+        str | None, _text(LIMITS, "--max-latency", help="Latency of one inference, e.g. 20ms; a decoder's first token.")
     ] = None
     max_memory: Annotated[
         str | None, _text(LIMITS, "--max-memory", help="Peak memory, weights and activations together.")
@@ -262,7 +259,10 @@ class ShortlistOptions:
     refine: Annotated[
         int | None,
         _text(
-            SHORTLIST, "--refine", min=1, help="Local search on measured loss, at most N plans (needs --model, --data)."
+            SHORTLIST,
+            "--refine",
+            min=1,
+            help="Local search on the loss of the scoring texts, at most N plans (needs --model, --data).",
         ),
     ] = None
     verify: Annotated[

@@ -76,7 +76,7 @@ def refined_line(refinement: Refinement, plan: Allocation) -> str:
     return (
         f"refined          measured {refinement.start:.4g} -> {refinement.measured:.4g} {plan.loss_unit} on the "
         f"{plan.provenance.num_scored} scoring texts; kept {refinement.accepted} of "
-        f"{len(refinement.history) - 1} measured swaps ({end})"
+        f"{len(refinement.history) - 1} measured swaps ({end}). These texts chose the swaps; --verify measures others"
     )
 
 
