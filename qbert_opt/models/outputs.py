@@ -26,7 +26,7 @@ from .samples import IMPOSSIBLE, OutputKind, Outputs, TokenBatch
 
 __all__ = [
     "IMPOSSIBLE", "LOSS_UNITS", "POSITION_KINDS", "SOFTMAX_KINDS", "Head", "OutputKind", "Outputs", "answers",
-    "collect", "head_kind", "head_of", "join", "rows", "rows_per_sample",
+    "collect", "head_kind", "head_of", "join", "of_rows", "rows", "rows_per_sample",
 ]  # fmt: skip
 
 SOFTMAX_KINDS: tuple[OutputKind, ...] = tuple(kind for kind, spec in KINDS.items() if spec.loss.softmax)
@@ -110,11 +110,21 @@ def rows(kind: OutputKind, raw: torch.Tensor, batch: TokenBatch) -> Outputs:
         raw: result of `Head.read` for the batch.
         batch: the batch.
     """
-    spec = KINDS[kind]
-    counts = spec.num_rows(batch)
+    return of_rows(kind, KINDS[kind].rows(raw, batch), batch)
+
+
+def of_rows(kind: OutputKind, values: torch.Tensor, batch: TokenBatch) -> Outputs:
+    """Say which samples and texts the labelled rows belong to.
+
+    Args:
+        kind: of the outputs.
+        values: of the rows, in the order of the batch's samples, `[rows, columns]`.
+        batch: the batch.
+    """
+    counts = KINDS[kind].num_rows(batch)
     samples = torch.tensor(batch.indices).repeat_interleave(counts)
     texts = None if batch.texts is None else torch.tensor(batch.texts).repeat_interleave(counts)
-    return Outputs(kind, spec.rows(raw, batch), samples, len(batch.indices), texts)
+    return Outputs(kind, values, samples, len(batch.indices), texts)
 
 
 @torch.no_grad()

@@ -1,17 +1,23 @@
 """The processes that share one piece of work: one, or as many as `torchrun` started (torch.distributed).
 
-Nothing is pickled between them: what travels are sums of float64 arrays, to which each process adds its own part.
+Nothing is pickled between them: what travels are sums of arrays of numbers, to which each process adds its own part.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..errors import UsageError
+
+T = TypeVar("T")
+Numbers = TypeVar("Numbers", bound=NDArray[np.floating[Any]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +34,25 @@ class Processes:
     count: int = 1
     device: str = "cpu"
 
-    def sum(self, array: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Sum an array over all processes; every process gets the sum."""
+    def sum(self, array: Numbers) -> Numbers:
+        """Sum an array over all processes; every process gets the sum.
+
+        Raises:
+            UsageError: another process has ended.
+        """
         if self.count == 1:
             return array
         import torch
         from torch import distributed
 
-        tensor = torch.from_numpy(array.copy()).to(self.device)
-        distributed.all_reduce(tensor)
-        return tensor.cpu().numpy()
+        total = array.copy()
+        tensor = torch.from_numpy(total).to(self.device)
+        try:
+            distributed.all_reduce(tensor)
+        except RuntimeError:  # its connection is closed
+            raise UsageError("another process of this run has ended; its own message says why.") from None
+        total[...] = tensor.cpu().numpy()
+        return total
 
     def wait(self) -> None:
         """Wait until every process is here."""
@@ -53,6 +68,30 @@ class Processes:
             if owner == self.rank:
                 mine.append(position)
         return sorted(mine)
+
+    def each(
+        self, items: Sequence[T], work: Callable[[T], NDArray[np.floating[Any]]]
+    ) -> list[NDArray[np.floating[Any]]]:
+        """Do a piece of work for each item, each in one process; every process gets what all gave, bit by bit.
+
+        Args:
+            items: the same ones in all processes.
+            work: gives an array of two axes.
+        """
+        if self.count == 1:
+            return [work(item) for item in items]
+        mine = {place: work(items[place]) for place in self.share([1.0] * len(items))}
+        forms = np.zeros((len(items), 3))
+        for place, array in mine.items():
+            forms[place] = *array.shape, array.itemsize
+        found = []
+        for place, (rows, columns, itemsize) in enumerate(self.sum(forms).astype(int).tolist()):
+            own = mine.pop(place, None)
+            found.append(self.sum(np.zeros((rows, columns), f"f{itemsize}") if own is None else own))
+        return found
+
+
+ALONE = Processes()
 
 
 @contextmanager

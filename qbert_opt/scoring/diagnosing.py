@@ -21,7 +21,7 @@ from ..models.structure import profile_model
 from ..models.targets import read_targets
 from ..models.tracing import unfrozen
 from ..quantization.calibration import BATCH_SIZE
-from ..runtime.distributed import Processes
+from ..runtime.distributed import ALONE, Processes
 from ..runtime.memory_budget import MemoryShares
 from ..runtime.progress import Progress, silent
 from ..runtime.provenance import code_commit, code_version, today
@@ -106,7 +106,7 @@ def diagnose(
     if targets is None:
         raise UsageError(f"diagnose: needs labels, and {data.name} has none. Name their column with `label_column`.")
     check_samples(batches, data.name)
-    check_outputs(loaded, batches)
+    check_outputs(loaded, batches, ALONE if processes is None else processes)
     shares = MemoryShares(memory_limit_bytes)
     loss = LabelledLoss(loaded.model, loaded.head, targets)
     parameters = [loaded.model.get_parameter(f"{name}.weight") for name in names]

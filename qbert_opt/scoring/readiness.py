@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from ..data.texts import LabeledTexts
@@ -15,6 +16,7 @@ from ..models.layers import largest_module_list
 from ..models.loading import LoadedModel, check_evaluation_mode
 from ..models.outputs import Outputs
 from ..models.paging import pages_of
+from ..runtime.distributed import ALONE, Processes
 from ..runtime.memory_budget import MemoryShares, saved_bytes
 from .task import Estimate
 
@@ -58,23 +60,27 @@ def check_samples(batches: Sequence[TokenBatch], source: str) -> None:
 
 
 @torch.no_grad()
-def check_outputs(loaded: LoadedModel, batches: Sequence[TokenBatch]) -> None:
+def check_outputs(loaded: LoadedModel, batches: Sequence[TokenBatch], processes: Processes = ALONE) -> None:
     """Reject a model whose outputs are not finite, or differ between two runs (dropout that eval() does not stop).
 
     Args:
         loaded: the model.
         batches: texts to run it on.
+        processes: those that share the batches; all of them raise the same error.
 
     Raises:
         InputFileError: NaN or infinite outputs; names the first module that produces them.
         UsageError: the outputs are random.
     """
     name = loaded.name
-    for batch in batches:
-        outputs = loaded.head.read(loaded.model, batch)
-        if not torch.isfinite(outputs).all():
-            raise InputFileError(f"{name}: {_culprit(loaded, batch)} gives NaN or infinite values on this text.")
-    again = loaded.head.read(loaded.model, batches[-1])
+    infinite = np.zeros(len(batches))
+    for place in processes.share([float(batch.mask.numel()) for batch in batches]):
+        infinite[place] = not torch.isfinite(loaded.head.read(loaded.model, batches[place])).all()
+    infinite = processes.sum(infinite)
+    if infinite.any():
+        culprit = _culprit(loaded, batches[int(infinite.argmax())])
+        raise InputFileError(f"{name}: {culprit} gives NaN or infinite values on this text.")
+    outputs, again = (loaded.head.read(loaded.model, batches[-1]) for _ in range(2))
     if not torch.equal(outputs, again):
         raise UsageError(
             f"{name}: two runs over the same text differ by up to {(outputs - again).abs().max():.1e}: dropout or "

@@ -20,7 +20,7 @@ from ..models.targets import read_targets
 from ..models.tracing import unfrozen
 from ..quantization.calibration import BATCH_SIZE, CalibrationPlan, calibration_texts
 from ..quantization.storable import check_storable, possible_layouts
-from ..runtime.distributed import Processes
+from ..runtime.distributed import ALONE, Processes
 from ..runtime.memory_budget import MemoryShares
 from ..runtime.progress import Progress, silent
 from ..runtime.provenance import code_commit, code_version
@@ -117,7 +117,7 @@ def measure_sensitivity(
         InputFileError: too little data, unknown labels, non-finite activations, samples without a token, or a weight
             that exceeds the range of fp16.
     """
-    plugin = metric_named(metric)
+    plugin, team = metric_named(metric), ALONE if processes is None else processes
     method = _only_method(choices)
     if activation_choices and not isinstance(plugin, ScoresActivations):
         raise UsageError(f"`activation_bits`: metric {metric} does not score inputs; directional does.")
@@ -159,9 +159,9 @@ def measure_sensitivity(
             f"`metric` {metric}: needs labels, and {data.name} has none. Use directional, which needs none."
         )
     check_samples(batches, data.name)
-    check_outputs(loaded, batches)
+    check_outputs(loaded, batches, team)
     counted = scorable_tables(profile) if plan.num_pool and table_choices else []
-    answers, reads = answers_and_reads(head, loaded.model, batches, counted)
+    answers, reads = answers_and_reads(head, loaded.model, batches, counted, team)
     familiar = [] if held_out is None else _familiar(loaded, answers, data.name, held_out)
     fitted = tokenized(loaded, fit.texts, batch_size=BATCH_SIZE)
     provenance = provenance_of(loaded, data, plan, (fitted, batches), targets, answers)
@@ -179,7 +179,7 @@ def measure_sensitivity(
     settings = [metric, repr(plan), str(shares), str(with_curvature), str(loaded.longest), str(budget_bytes)]
     parts = [loaded.sha256, data.sha256, *settings, *(c.name for c in choices)]
     overlap = [*overlap_warnings(fitted, batches), *window_warnings(loaded, scored, batches)]
-    jobs = Jobs(checkpoint, _fingerprint([*parts, code_version(), code_commit()]), processes)
+    jobs = Jobs(checkpoint, _fingerprint([*parts, code_version(), code_commit()]), team)
     allowed = _allowed(profile, choices, masks)
     rounding = Perturbations(loaded, profile, method, fit, allowed, shares)
     task = ScoringTask(

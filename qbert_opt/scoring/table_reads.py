@@ -26,20 +26,23 @@ Where every text is drawn, none of these rows has c_r > 0, and this is the bound
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from ..curvature.capture import real_tokens
 from ..curvature.factors import SampleFactors
 from ..models.batches import TokenBatch
-from ..models.outputs import Head, Outputs, answers, join
+from ..models.outputs import Head, Outputs, answers, join, of_rows
 from ..models.tracing import of_this_thread
 from ..quantization.calibration import quantize_rows
+from ..runtime.distributed import ALONE, Processes
 from ..spec.choices import Choice
 from ..spec.profiles import TableSpec
 
@@ -104,6 +107,7 @@ def unseen_losses(
     weight: torch.Tensor,
     choices: Sequence[Choice],
     generator: torch.Generator,
+    processes: Processes = ALONE,
 ) -> torch.Tensor:
     """Compute the expected loss of a text through rows of a tier that no scoring text reads, float64 `[choices]`.
 
@@ -114,15 +118,18 @@ def unseen_losses(
         weight: the tier, float32 `[rows, columns]`.
         choices: to score.
         generator: draws the rows of which the mean is taken.
+        processes: those that share the choices.
     """
     unread = reads.unread
     if not len(unread) or not mass:
         return torch.zeros(len(choices), dtype=torch.float64, device=weight.device)
     rows = weight[unread[torch.randperm(len(unread), generator=generator)[:MAX_ERROR_ROWS].to(unread.device)]]
-    return mass * torch.stack([forms.mean() for forms in _row_forms(rows, gram, choices)])
+    return mass * _row_forms(rows, gram, choices, processes).mean(0)
 
 
-def missed_losses(reads: Reads, gram: torch.Tensor, weight: torch.Tensor, choices: Sequence[Choice]) -> torch.Tensor:
+def missed_losses(
+    reads: Reads, gram: torch.Tensor, weight: torch.Tensor, choices: Sequence[Choice], processes: Processes = ALONE
+) -> torch.Tensor:
     """Compute the expected loss of a text through rows that only undrawn texts of the pool read, float64 `[choices]`.
 
     Args:
@@ -130,25 +137,55 @@ def missed_losses(reads: Reads, gram: torch.Tensor, weight: torch.Tensor, choice
         gram: Σ g gᵀ over the reads of all tiers, divided by the number of scoring texts and by the pool's reads.
         weight: the table or tier, float32 `[rows, columns]`.
         choices: to score.
+        processes: those that share the choices.
     """
     sums = torch.zeros(len(choices), dtype=torch.float64, device=weight.device)
     missed = () if reads.missed is None or not len(reads.missed) else reads.missed.split(MAX_ERROR_ROWS)
     for part in missed:
-        often = reads.counts[part].double()
-        sums += torch.stack([often @ forms for forms in _row_forms(weight[part], gram, choices)])
+        sums += reads.counts[part].double() @ _row_forms(weight[part], gram, choices, processes)
     return sums
 
 
-def _row_forms(rows: torch.Tensor, gram: torch.Tensor, choices: Sequence[Choice]) -> Iterator[torch.Tensor]:
-    """½ Δ_rᵀ G Δ_r of each row under each choice, float64 `[rows]`."""
-    for quantized in quantize_rows(rows, choices):
-        error = quantized.dequantize() - rows
-        yield ((error @ gram) * error).sum(1, dtype=torch.float64) / 2
+def _row_forms(rows: torch.Tensor, gram: torch.Tensor, choices: Sequence[Choice], processes: Processes) -> torch.Tensor:
+    """½ Δ_rᵀ G Δ_r of each row under each choice, float64 `[rows, choices]`."""
+    return of_errors(
+        rows, choices, len(rows), processes, lambda error, _: ((error @ gram) * error).sum(1, dtype=torch.float64) / 2
+    )
+
+
+def of_errors(
+    rows: torch.Tensor,
+    choices: Sequence[Choice],
+    length: int,
+    processes: Processes,
+    measure: Callable[[torch.Tensor, int], torch.Tensor],
+) -> torch.Tensor:
+    """Measure the rounding errors of rows of a table under each choice, each in one process; every process gets all.
+
+    Args:
+        rows: float32 `[rows, columns]`.
+        choices: to score.
+        length: of what `measure` returns.
+        processes: those that share the choices; all of them must call this alike.
+        measure: given the error, float32 `[rows, columns]`, and the place of its choice; returns float64 `[length]`.
+
+    Returns:
+        What it returned, float64 `[length, choices]`.
+    """
+    found = np.zeros((length, len(choices)))
+    if mine := processes.share([1.0] * len(choices)):
+        for place, quantized in zip(mine, quantize_rows(rows, [choices[place] for place in mine]), strict=True):
+            found[:, place] = measure(quantized.dequantize() - rows, place).cpu()
+    return torch.from_numpy(processes.sum(found)).to(rows.device)
 
 
 @torch.no_grad()
 def answers_and_reads(
-    head: Head, model: nn.Module, batches: Sequence[TokenBatch], tables: Sequence[TableSpec]
+    head: Head,
+    model: nn.Module,
+    batches: Sequence[TokenBatch],
+    tables: Sequence[TableSpec],
+    processes: Processes = ALONE,
 ) -> tuple[Outputs, dict[str, torch.Tensor]]:
     """Run a model over all batches, and count the reads of tables meanwhile; padding is not counted.
 
@@ -159,34 +196,41 @@ def answers_and_reads(
         model: in evaluation mode.
         batches: of tokenized texts.
         tables: whose reads are counted, the tiers of a table one after the other.
+        processes: those that share the batches; each gets all answers and counts.
 
     Returns:
         The answers, in order of the samples; and how often each row is read, int64 `[rows]`, by table.
     """
     whole = {name: list(parts) for name, parts in groupby(tables, key=lambda table: table.tier_of or table.module)}
     counts = {name: torch.zeros(sum(part.rows for part in parts), dtype=torch.int64) for name, parts in whole.items()}
+    device = next(model.parameters()).device
     seen: list[tuple[str, torch.Tensor]] = []
     handles = [
         module.register_forward_pre_hook(of_this_thread(_noting(seen, name)))
         for name in whole
         for module in _alike(model, model.get_submodule(name))
     ]
-    found = []
+
+    def values(batch: TokenBatch) -> NDArray[np.floating[Any]]:
+        seen.clear()
+        found = answers(head, model, batch).values
+        for name, ids in seen:
+            # positions that all samples share are looked up once
+            rows = ids.expand(len(batch.mask), -1).unsqueeze(-1)
+            counts[name] += torch.bincount(real_tokens(rows, batch.mask)[:, 0].cpu(), minlength=len(counts[name]))
+        return found.cpu().numpy()
+
     try:
-        for batch in batches:
-            seen.clear()
-            found.append(answers(head, model, batch))
-            for name, ids in seen:
-                # positions that all samples share are looked up once
-                rows = ids.expand(len(batch.mask), -1).unsqueeze(-1)
-                counts[name] += torch.bincount(real_tokens(rows, batch.mask)[:, 0].cpu(), minlength=len(counts[name]))
+        found = [torch.from_numpy(part).to(device) for part in processes.each(batches, values)]
     finally:
         for handle in handles:
             handle.remove()
-    return join(found), {
+    outputs = join([of_rows(head.kind, part, batch) for part, batch in zip(found, batches, strict=True)])
+    all_counts = {name: torch.from_numpy(processes.sum(own.double().numpy())).long() for name, own in counts.items()}
+    return outputs, {
         part.module: mine
         for name, parts in whole.items()
-        for part, mine in zip(parts, counts[name].split([part.rows for part in parts]), strict=True)
+        for part, mine in zip(parts, all_counts[name].split([part.rows for part in parts]), strict=True)
     }
 
 

@@ -24,13 +24,14 @@ import torch
 from ..curvature.columns import FactorPlan
 from ..curvature.factors import SampleFactors, factor_pass
 from ..models.paging import pass_bytes, release_pages
-from ..quantization.calibration import quantize_rows, weight_of
+from ..quantization.calibration import weight_of
+from ..runtime.distributed import ALONE, Processes
 from ..spec.choices import Choice
 from ..spec.legal import masked_choices, scorable_tables
 from ..spec.profiles import TableSpec
 from ..spec.score_parts import TableScores
 from .matrix_factors import factor_tokens
-from .table_reads import Reads, missed_losses, reads_of, unseen_losses, unseen_mass
+from .table_reads import Reads, missed_losses, of_errors, reads_of, unseen_losses, unseen_mass
 from .task import ScoringTask
 from .tied_tables import heads_reading, tied_factors
 
@@ -55,7 +56,7 @@ def table_scores(task: ScoringTask, choices: Sequence[Choice], plan: FactorPlan)
     if not tables or not choices:
         return None
     masks = {table.module: masked_choices(table, choices, heads=1) for table in tables}
-    generator = torch.Generator().manual_seed(task.seed)
+    generator, processes = torch.Generator().manual_seed(task.seed), task.jobs.processes
     rows: dict[str, list[tuple[float | None, ...]]] = {}
     unseen: dict[str, tuple[float, float, float]] = {}
     counted = {} if task.drawn is None else task.drawn.reads
@@ -76,9 +77,11 @@ def table_scores(task: ScoringTask, choices: Sequence[Choice], plan: FactorPlan)
             for table, mine, mass in zip(whole, reads, unseen_mass(reads), strict=True):
                 legal = [c for c in choices if c.name not in masks[table.module]]
                 weight = weight_of(task.model, table.module)
-                losses, share, factor = row_losses(factors.pop(table.module), mine, weight, legal, generator, beside)
-                least = unseen_losses(mine, gram, mass / len(losses), weight, legal, generator)
-                least += missed_losses(mine, gram / len(losses) / max(1, total), weight, legal)
+                losses, share, factor = row_losses(
+                    factors.pop(table.module), mine, weight, legal, generator, beside, processes
+                )
+                least = unseen_losses(mine, gram, mass / len(losses), weight, legal, generator, processes)
+                least += missed_losses(mine, gram / len(losses) / max(1, total), weight, legal, processes)
                 estimate, lift = task.estimate(losses.cpu()), (least - losses.mean(0)).clamp_min(0).cpu()
                 arrays = [estimate.value + lift, estimate.std_error, *(estimate.folds + lift)]
                 columns = [c.name not in masks[table.module] for c in choices]
@@ -108,6 +111,7 @@ def row_losses(
     choices: Sequence[Choice],
     generator: torch.Generator,
     beside: torch.Tensor | None = None,
+    processes: Processes = ALONE,
 ) -> tuple[torch.Tensor, float, float]:
     """Compute the loss of each text under each choice of a table, and how much unseen rows matter.
 
@@ -119,19 +123,20 @@ def row_losses(
         generator: draws the rows that replace rows occurring once.
         beside: what a tied output layer adds to each factor's sum, float64 `[factors of all texts, choices]`; None for
             a table without one.
+        processes: those that share the choices.
 
     Returns:
         Losses, float64 `[N, choices]`; share of the table's rows that never occur; and the ratio of scores with rows
         that occur once replaced by unseen ones.
     """
     ids = torch.cat([sample.inputs[:, 0].long() for sample in samples])
-    losses = _losses(samples, ids, weight, choices, beside)
+    losses = _losses(samples, ids, weight, choices, beside, processes)
     unread, once = reads.unread, torch.nonzero(reads.counts == 1)[:, 0]
     factor = 1.0
     if len(unread) and len(once):
         stand_in = torch.arange(len(weight), device=ids.device)
         stand_in[once] = unread[torch.randint(len(unread), (len(once),), generator=generator).to(ids.device)]
-        moved = _losses(samples, stand_in[ids], weight, choices, beside)
+        moved = _losses(samples, stand_in[ids], weight, choices, beside, processes)
         ratios = moved.mean(0) / losses.mean(0).clamp_min(torch.finfo(torch.float64).tiny)
         factor = float(ratios.median()) if float(losses.sum()) > 0 else 1.0
     return losses, len(unread) / len(weight), factor
@@ -143,6 +148,7 @@ def _losses(
     weight: torch.Tensor,
     choices: Sequence[Choice],
     beside: torch.Tensor | None,
+    processes: Processes,
 ) -> torch.Tensor:
     """½ Σ_f (Σ_t g_tᵀ Δ[id_t] + `beside`)² of each text and choice, float64 `[N, choices]`."""
     read, place = ids.unique(return_inverse=True)
@@ -155,14 +161,15 @@ def _losses(
     sample_of = torch.repeat_interleave(torch.arange(len(samples)), torch.tensor(factors)).to(ids.device)
     spans = [length for length, f in zip(lengths, factors, strict=True) for _ in range(f)]
     factor_of = torch.repeat_interleave(torch.arange(len(spans)), torch.tensor(spans)).to(ids.device)
-    columns = []
-    for column, quantized in enumerate(quantize_rows(rows, choices)):
-        error = (quantized.dequantize() - rows)[place[token_of]]
-        per_token = (gradients * error).sum(-1, dtype=torch.float64)
+    row_of = place[token_of]
+
+    def per_text(error: torch.Tensor, column: int) -> torch.Tensor:
+        per_token = (gradients * error[row_of]).sum(-1, dtype=torch.float64)
         sums = per_token.new_zeros(len(spans)) if beside is None else beside[:, column].clone()
         sums.index_add_(0, factor_of, per_token)
-        columns.append(sums.new_zeros(len(samples)).index_add_(0, sample_of, sums.square()) / 2)
-    return torch.stack(columns, dim=1)
+        return sums.new_zeros(len(samples)).index_add_(0, sample_of, sums.square()) / 2
+
+    return of_errors(rows, choices, len(samples), processes, per_text)
 
 
 def _spread(values: Iterable[float], legal: Sequence[bool]) -> tuple[float | None, ...]:

@@ -17,16 +17,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import nn
 
 from ..curvature.columns import FactorPlan
 from ..curvature.factors import SampleFactors, factor_pass
 from ..models.outputs import rows_per_sample
 from ..models.paging import in_parts
-from ..quantization.calibration import quantize_rows, weight_of
+from ..quantization.calibration import weight_of
 from ..spec.choices import Choice
 from ..spec.profiles import HeadSpec, ModelProfile, TableSpec
 from .matrix_factors import batch_parts
+from .table_reads import of_errors
 from .task import ScoringTask
 
 PART_ROWS = 1 << 11  # of the table, whose error is formed at a time
@@ -71,7 +71,7 @@ def tied_factors(
         factors = factor_pass(task.model, part, names, replace(plan, seed=task.seed), task.head)
         share = (rows_per_sample(task.head.kind, part) / rows) ** 0.5  # of the mean over all texts' rows
         lookups = factors[table.module]
-        parts = (_sums(task.model, factors[spec.module], weight, choices) for spec in heads)
+        parts = (_sums(task, factors[spec.module], weight, choices) for spec in heads)
         sums = torch.stack(list(parts)).sum(0) * share
         for sample, moved in zip(lookups, sums.split([len(s.gradients) for s in lookups]), strict=True):
             found[sample.index] = replace(sample, gradients=sample.gradients.mul_(share)), moved
@@ -80,19 +80,21 @@ def tied_factors(
 
 
 def _sums(
-    model: nn.Module, samples: Sequence[SampleFactors], weight: torch.Tensor, choices: Sequence[Choice]
+    task: ScoringTask, samples: Sequence[SampleFactors], weight: torch.Tensor, choices: Sequence[Choice]
 ) -> torch.Tensor:
     """Σ_t ĝ_tᵀ Δ h_t of each text's factors, one text after the other, float64 `[factors of all texts, choices]`."""
     states = torch.cat([sample.inputs for sample in samples])
     lengths = [len(sample.inputs) for sample in samples]
-    sums = torch.zeros(sum(len(s.gradients) for s in samples), len(choices), dtype=torch.float64, device=states.device)
-    parts = sums.split([len(sample.gradients) for sample in samples])
+    count = sum(len(sample.gradients) for sample in samples)
+    sums = torch.zeros(count, len(choices), dtype=torch.float64, device=states.device)
     first = 0
-    for rows in in_parts(model, weight, PART_ROWS):
-        for column, quantized in enumerate(quantize_rows(rows, choices)):
-            moved = states @ (quantized.dequantize() - rows).T
-            for sample, part, own in zip(samples, parts, moved.split(lengths), strict=True):
-                seen = sample.gradients[:, :, first : first + len(rows)]
-                part[:, column] += (seen * own).sum((1, 2), dtype=torch.float64)
+    for rows in in_parts(task.model, weight, PART_ROWS):
+        seen = [sample.gradients[:, :, first : first + len(rows)] for sample in samples]
+
+        def moved(error: torch.Tensor, _: int, seen: Sequence[torch.Tensor] = seen) -> torch.Tensor:
+            parts = zip(seen, (states @ error.T).split(lengths), strict=True)
+            return torch.cat([(gradients * own).sum((1, 2), dtype=torch.float64) for gradients, own in parts])
+
+        sums += of_errors(rows, choices, count, task.jobs.processes, moved)
         first += len(rows)
     return sums
