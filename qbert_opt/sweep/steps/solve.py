@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...costs.devices import load_device
 from ...costs.workload import workload_of
 from ...errors import InputFileError
 from ...planning.budgets import parse_budget
 from ...planning.constraints import PlanConstraints
-from ...spec.activations import selected_activations
+from ...spec.activations import activation_choice, selected_activations
 from ...spec.allocation import write_allocation
 from ...spec.limits import Limits
-from ...spec.scores import read_scores
+from ...spec.scores import ScoreTable, read_scores
 from ...workflows.solve import check_limits, solve_plans
 from ..artifacts import PLAN, SCORES
 from ..content import device_sha256
 from ..request import Budget, needed_limits
 from ..work import Work
+
+if TYPE_CHECKING:
+    from hwmodels import Device
 
 KEPT = ()
 
@@ -57,6 +61,13 @@ def make(work: Work, folder: Path) -> None:
             table.profile, options["seq_len"], options["batch_size"], context=options["context"], cache_bits=bits
         ),
         constraints=constraints,
-        activations=selected_activations(None, None, table, device),
+        activations=selected_activations(_widths(table, device), None, table, device),
     )
     write_allocation(solved.plan, folder / PLAN)
+
+
+def _widths(table: ScoreTable, device: Device | None) -> str | None:
+    """The widths of inputs to choose from: all that were scored, where the device's own is none of them."""
+    scored = {activation_choice(name).bits for name in (table.activations.choices if table.activations else ())}
+    own = device is None or not scored or device.activation_bits in scored
+    return None if own else ",".join(map(str, sorted(scored)))

@@ -25,10 +25,17 @@ from qbert_opt.quantization.activation_quant import round_activations
 from qbert_opt.reports.exchange import export_lines
 from qbert_opt.reports.rivals import running_engines
 from qbert_opt.runtime.plugins import available
-from qbert_opt.spec.activations import ActivationChoice, activation_grid, input_bits, planned_activations
+from qbert_opt.spec.activations import (
+    ActivationChoice,
+    activation_grid,
+    input_bits,
+    planned_activations,
+    selected_activations,
+)
 from qbert_opt.spec.allocation import read_allocation
 from qbert_opt.spec.limits import Limits
 from qbert_opt.spec.score_parts import ActivationScores
+from qbert_opt.sweep.steps.solve import _widths as sweep_widths
 from qbert_opt.workflows.export import export_model
 from qbert_opt.workflows.export_config import export_plan
 from qbert_opt.workflows.quantize import quantize_model
@@ -235,3 +242,22 @@ def test_from_scores_to_a_model_that_rounds_to_16_levels(cli, tiny_folder, data_
     run = cli("quantize", plan, "--model", tiny_folder, "--data", data_file, "-o", tmp_path / "odd")
     assert run.code == 4 and "bits" in run.complaint
     assert read_allocation(out / "allocation.json").activations != ()
+
+
+def test_a_sweep_takes_the_widths_that_it_scored(rtn_scores, car_soc):
+    """A device of 8-bit inputs leaves 4-bit ones out unless selected; a sweep asked for them by scoring them."""
+    scores = with_inputs(rtn_scores)
+    four = scores.activations.model_copy(
+        update={
+            "choices": scores.activations.choices[:1],
+            "value": tuple(row[:1] for row in scores.activations.value),
+            "std_error": tuple(row[:1] for row in scores.activations.std_error),
+            "ranges": tuple(row[:1] for row in scores.activations.ranges),
+        }
+    )
+    assert sweep_widths(scores, car_soc) is None  # 8 is among them
+    assert sweep_widths(scores, None) is None
+    assert sweep_widths(rtn_scores, car_soc) is None
+    only = scores.model_copy(update={"activations": four})
+    assert sweep_widths(only, car_soc) == "4"
+    assert [c.bits for c in selected_activations(sweep_widths(only, car_soc), None, only, car_soc)] == [4]
