@@ -296,7 +296,9 @@ def test_a_gather_does_not_run_at_the_speed_of_a_product(made_up, tmp_path):
 
 
 def test_a_wrong_engine_precision_or_folder_is_one_line(cli, tmp_path):
-    assert "unknown 'tvm'. Available: " in cli("calibrate", "--engine", "tvm", "-o", tmp_path / "x.yaml").complaint
+    assert (
+        "--engine tvm: unknown. Available: " in cli("calibrate", "--engine", "tvm", "-o", tmp_path / "x.yaml").complaint
+    )
     assert "--precision fp8: not run by torch" in cli("calibrate", "--precision", "fp8").complaint
     assert "does not exist" in cli("calibrate", "-o", tmp_path / "no" / "x.yaml").complaint
 

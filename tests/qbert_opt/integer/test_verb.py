@@ -226,8 +226,8 @@ def test_artifacts_are_part_of_the_folder(cli, quantized, data_file, tmp_path):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    (("--emit", "fortran"), "--emit fortran: legal: c, onnx."),
-    (("--emit", "c,"), "--emit '': legal: c, onnx."),
+    (("--emit", "fortran"), "--emit fortran: unknown. Available: c, onnx."),
+    (("--emit", "c,"), "--emit 'c,': name 2 of the list is empty."),
     (("--emit", "c", "--emit-tokens", "1000"), "--emit-tokens 1000: legal: 1 to "),
     (("--emit", "c", "--emit-tokens", "0"), "--emit-tokens 0: legal: 1 to "),
     (("--emit-tokens", "8"), "--emit-tokens: needs --emit."),

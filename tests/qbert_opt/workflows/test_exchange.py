@@ -397,7 +397,7 @@ def test_the_rest_can_be_given_a_choice(cli, tmp_path, reference_plan):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--to", "quark", "-o", "x.json"], "configs: unknown 'quark'. Available: ai-edge-quantizer, autoround"),
+        (["--to", "quark", "-o", "x.json"], "--to quark: unknown. Available: ai-edge-quantizer, autoround"),
         (["--to", "modelopt", "-o", "x.json"], "writes .yaml; found the file extension '.json'"),
     ],
 )
