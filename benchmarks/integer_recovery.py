@@ -34,6 +34,7 @@ from qbert_opt.workflows.quantize import quantize_model
 from qbert_opt.workflows.recover import recover
 
 CALIBRATION = 256
+RATES = {"blocks": (3e-4, 3e-4)}  # of the committed results; the default of `recover` has changed since
 
 
 def trained(run, options, data, texts, folder):
@@ -45,6 +46,7 @@ def trained(run, options, data, texts, folder):
         return {}
     settings = RecoverySettings(
         steps=tuple(options.steps.split(",")), epochs=dict.fromkeys(options.steps.split(","), options.epochs),
+        rates={step: pair for step, pair in RATES.items() if step in options.steps.split(",")},
         nonlinearity=None if run == "real" else run, seed=options.seed,
     )  # fmt: skip
     found = recover(load_model(options.model), start, [texts], folder, settings=settings)

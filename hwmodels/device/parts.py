@@ -174,7 +174,7 @@ class Format(Frozen):
         row_groups: legal numbers of row groups; empty for any, "every-row" for one group per row (per-channel).
         group_sizes: legal inputs per group for "columns" (group-wise).
         compute: the type that the unit multiplies in, or the one that holds the inputs where they are wider integers.
-            "int4" is for inputs that a plan rounds to 4 bits; no other are.
+            "int4" multiplies only inputs that a plan rounds to 4 bits; the others run as "int8".
         how: "native" (the unit reads the codes), "dequant" (multiply and add) or "lut" (a lookup table per group).
         table_entries: entries of a group's table where `how` is "lut".
         unpack_cycles_per_weight: cycles of one core to convert one code to the compute type.

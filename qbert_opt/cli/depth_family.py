@@ -51,7 +51,7 @@ class FamilyOptions:
 
 
 def check_family(depth: FamilyOptions, names: Sequence[str], plot: str | None, output: str | None) -> None:
-    """Refuse what a family has not, before any work is done.
+    """Refuse options that do not go with a family, before any work is done.
 
     Args:
         depth: with a value of `--allow-drop`.

@@ -10,15 +10,8 @@ from typing import Any
 
 from ..errors import UsageError
 
-OUTPUTS = (
-    "out",
-    "output",
-    "bundle",
-    "plans",
-    "plot",
-    "roofline",
-    "timeline",
-)  # parameters of verbs that name files to write
+# parameters of verbs that name what they write
+OUTPUTS = ("out", "output", "bundle", "plans", "plot", "roofline", "timeline")
 NEW_FOLDERS = (
     "export",
     "fine-tune",

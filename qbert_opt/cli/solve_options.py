@@ -36,7 +36,7 @@ class LimitOptions:
         str | None, _text(LIMITS, "--total-budget", help="Size of the whole stored model, as for --budget.")
     ] = None
     max_latency: Annotated[
-        str | None, _text(LIMITS, "--max-latency", help="Latency of one inference, e.g. 20ms; a decoder's first token.")
+        str | None, _text(LIMITS, "--max-latency", help="Latency, e.g. 20ms; of a decoder, time to the first token.")
     ] = None
     max_memory: Annotated[
         str | None, _text(LIMITS, "--max-memory", help="Peak memory, weights and activations together.")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 
+CLOSED = ("connection", "broken pipe")  # in torch's message where another process has ended
 T = TypeVar("T")
 Numbers = TypeVar("Numbers", bound=NDArray[np.floating[Any]])
 
@@ -49,7 +50,9 @@ class Processes:
         tensor = torch.from_numpy(total).to(self.device)
         try:
             distributed.all_reduce(tensor)
-        except RuntimeError:  # its connection is closed
+        except RuntimeError as error:
+            if not any(word in str(error).lower() for word in CLOSED):
+                raise
             raise UsageError("another process of this run has ended; its own message says why.") from None
         total[...] = tensor.cpu().numpy()
         return total
@@ -72,7 +75,7 @@ class Processes:
     def each(
         self, items: Sequence[T], work: Callable[[T], NDArray[np.floating[Any]]]
     ) -> list[NDArray[np.floating[Any]]]:
-        """Do a piece of work for each item, each in one process; every process gets what all gave, bit by bit.
+        """Do a piece of work for each item, each in one process; every process gets all results.
 
         Args:
             items: the same ones in all processes.

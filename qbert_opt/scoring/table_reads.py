@@ -148,12 +148,12 @@ def missed_losses(
 
 def _row_forms(rows: torch.Tensor, gram: torch.Tensor, choices: Sequence[Choice], processes: Processes) -> torch.Tensor:
     """½ Δ_rᵀ G Δ_r of each row under each choice, float64 `[rows, choices]`."""
-    return of_errors(
+    return for_each_choice(
         rows, choices, len(rows), processes, lambda error, _: ((error @ gram) * error).sum(1, dtype=torch.float64) / 2
     )
 
 
-def of_errors(
+def for_each_choice(
     rows: torch.Tensor,
     choices: Sequence[Choice],
     length: int,

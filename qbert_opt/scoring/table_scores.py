@@ -31,7 +31,7 @@ from ..spec.legal import masked_choices, scorable_tables
 from ..spec.profiles import TableSpec
 from ..spec.score_parts import TableScores
 from .matrix_factors import factor_tokens
-from .table_reads import Reads, missed_losses, of_errors, reads_of, unseen_losses, unseen_mass
+from .table_reads import Reads, for_each_choice, missed_losses, reads_of, unseen_losses, unseen_mass
 from .task import ScoringTask
 from .tied_tables import heads_reading, tied_factors
 
@@ -169,7 +169,7 @@ def _losses(
         sums.index_add_(0, factor_of, per_token)
         return sums.new_zeros(len(samples)).index_add_(0, sample_of, sums.square()) / 2
 
-    return of_errors(rows, choices, len(samples), processes, per_text)
+    return for_each_choice(rows, choices, len(samples), processes, per_text)
 
 
 def _spread(values: Iterable[float], legal: Sequence[bool]) -> tuple[float | None, ...]:

@@ -26,7 +26,7 @@ from ..quantization.calibration import weight_of
 from ..spec.choices import Choice
 from ..spec.profiles import HeadSpec, ModelProfile, TableSpec
 from .matrix_factors import batch_parts
-from .table_reads import of_errors
+from .table_reads import for_each_choice
 from .task import ScoringTask
 
 PART_ROWS = 1 << 11  # of the table, whose error is formed at a time
@@ -95,6 +95,6 @@ def _sums(
             parts = zip(seen, (states @ error.T).split(lengths), strict=True)
             return torch.cat([(gradients * own).sum((1, 2), dtype=torch.float64) for gradients, own in parts])
 
-        sums += of_errors(rows, choices, count, task.jobs.processes, moved)
+        sums += for_each_choice(rows, choices, count, task.jobs.processes, moved)
         first += len(rows)
     return sums

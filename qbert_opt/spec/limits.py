@@ -17,8 +17,7 @@ from .quantities import PEAK, Measure
 if TYPE_CHECKING:
     from hwmodels import Device
 
-
-FASTEST = 1e9  # inferences per second
+LARGEST_RATE = 1e9  # inferences per second
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +189,10 @@ def check_rate(inferences_per_s: float | None) -> None:
     Raises:
         UsageError: the rate is not between 0 and a thousand million.
     """
-    if inferences_per_s is not None and not 0 < inferences_per_s < FASTEST:
+    if inferences_per_s is not None and not 0 < inferences_per_s < LARGEST_RATE:
         raise UsageError(
-            f"`inferences_per_s` {inferences_per_s:g}: must be more than 0 and less than {FASTEST:g} inferences per "
-            "second."
+            f"`inferences_per_s` {inferences_per_s:g}: must be more than 0 and less than {LARGEST_RATE:g} inferences "
+            "per second."
         )
 
 

@@ -13,7 +13,9 @@ from .activations import ACTIVATION_BITS, activation_grid
 Rows = tuple[tuple[float | None, ...], ...]  # [items, choices], None where masked
 Folds = tuple[Rows, ...]
 LARGEST_SCORE = 1e100
-LEGAL = {item.name: item.range for item in activation_grid(ACTIVATION_BITS)}  # choices of inputs, with their ranges
+INPUT_CHOICES = {
+    item.name: item.range for item in activation_grid(ACTIVATION_BITS)
+}  # choices of inputs, with their ranges
 
 
 class Provenance(Frozen):
@@ -211,11 +213,11 @@ class ActivationScores(Frozen):
             if len(rows) != len(self.inputs) or any(len(row) != len(self.choices) for row in rows):
                 raise ValueError(f"activations: {name} is not [{len(self.inputs)} inputs, {len(self.choices)} choices]")
         for name in self.choices:
-            if name not in LEGAL:
-                raise ValueError(f"activations: choice {name!r}; legal: {', '.join(LEGAL)}")
+            if name not in INPUT_CHOICES:
+                raise ValueError(f"activations: choice {name!r}; legal: {', '.join(INPUT_CHOICES)}")
         for modules, ranges in zip(self.inputs, self.ranges, strict=True):
             for name, ends in zip(self.choices, ranges, strict=True):
-                if (ends is None) != (LEGAL[name] is None):
+                if (ends is None) != (INPUT_CHOICES[name] is None):
                     raise ValueError(
                         f"activations: {modules[0] if modules else 'an input'}: {name} "
                         f"{'has no range' if ends is None else 'has a range, and each token has its own'}"

@@ -10,9 +10,9 @@ from subwords import TEXTS, save
 from torch.distributed import TCPStore
 
 from qbert_opt.data.texts import LabeledTexts
-from qbert_opt.errors import InputFileError
+from qbert_opt.errors import InputFileError, UsageError
 from qbert_opt.models.loading import load_model
-from qbert_opt.runtime.distributed import ALONE
+from qbert_opt.runtime.distributed import ALONE, Processes
 from qbert_opt.scoring import table_scores
 from qbert_opt.spec.scores import read_scores
 from qbert_opt.workflows.trim_vocabulary import trim_vocabulary
@@ -109,3 +109,24 @@ def test_one_process_does_every_piece():
     """Without others nothing travels: the very arrays that the work gave."""
     pieces = [torch.full((2, 3), float(i)).numpy() for i in range(3)]
     assert all(a is b for a, b in zip(ALONE.each(range(3), pieces.__getitem__), pieces, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("[pair.cc:553] Connection closed by peer [127.0.0.1]:1234", UsageError),
+        ("write: Broken pipe", UsageError),
+        ("CUDA out of memory", RuntimeError),
+    ],
+)
+def test_only_a_closed_connection_is_another_process_that_ended(monkeypatch, said, expected):
+    """An error of this process keeps its own words."""
+    from torch import distributed
+
+    def fail(_tensor):
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(distributed, "all_reduce", fail)
+    with pytest.raises(expected) as caught:
+        Processes(0, 2).sum(np.zeros(2))
+    assert ("another process" in str(caught.value)) == (expected is UsageError)
