@@ -20,11 +20,12 @@ test: $(READY)                  ## lint, types, architecture, tests, notebooks
 types: $(READY)
 	$(BIN)/mypy
 
+# Where this is set, every process would compile the packages anew: pip leaves that to the first import.
+export PYTHONDONTWRITEBYTECODE =
+
 # The tests' models are tiny: a second thread of torch would only wait for the first, and busily.
 suite: export OMP_NUM_THREADS = 1
 suite: export OMP_WAIT_POLICY = PASSIVE
-# Where this is set, every process of the suite would compile the package anew.
-suite: export PYTHONDONTWRITEBYTECODE =
 suite: $(READY)
 	$(BIN)/python -m pytest -n auto --nbmake tests notebooks
 
@@ -51,8 +52,8 @@ reference: $(READY)             ## recompute the bundled reference scores (about
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-compile -c constraints.txt torch
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-compile -c constraints.txt -e ".[dev]"
 	touch $@
 
 $(ENCODER): $(READY)
