@@ -44,7 +44,8 @@ def test_the_least_bytes_are_possible_and_one_less_is_not(gptq_scores):
 def test_it_refuses_exactly_what_solving_refuses(gptq_scores, car_soc, field):
     """At shares of what a free plan takes, from nothing to all of it."""
     table = unscored(gptq_scores.profile, default_grid("gptq"))
-    free = allocate(gptq_scores.model_copy(update={"fold_value": ()}), Limits(), device=car_soc)
+    sums = gptq_scores.model_copy(update={"fold_value": ()})  # a prediction plays no part
+    free = allocate(sums, Limits(), device=car_soc)
     used = {"encoder_bytes": free.encoder_bytes, "total_bytes": free.total_bytes, "latency_s": free.device.latency_s}
     used |= {"energy_j": free.device.energy_j, "dram_bytes": free.device.dram_bytes}
     refusals = []
@@ -53,7 +54,7 @@ def test_it_refuses_exactly_what_solving_refuses(gptq_scores, car_soc, field):
         found = []
         for attempt in (
             lambda limits=limits: check_possible(table, limits, device=car_soc),
-            lambda limits=limits: allocate(gptq_scores, limits, device=car_soc),
+            lambda limits=limits: allocate(sums, limits, device=car_soc),
         ):
             try:
                 attempt()
