@@ -9,7 +9,7 @@ from typer.core import TyperCommand
 from ..errors import UsageError
 from .idle_options import check_options
 from .outputs import OUTPUTS, check_kind, check_outputs
-from .plugin_options import check_plugins
+from .plugin_options import check_plugins, kind_of
 
 
 class Interrupted(BaseException):
@@ -22,12 +22,12 @@ class Verb(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         """Run the verb, if its options go together and its outputs can be written."""
         check_options(ctx)
-        check_plugins(ctx)
         check_filled(ctx)
         for name in OUTPUTS:
             if ctx.params.get(name) is not None:
                 check_kind(str(ctx.command.name), name, ctx.params[name])
         check_outputs(ctx.params)
+        check_plugins(ctx)
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as stop:
@@ -37,6 +37,8 @@ class Verb(TyperCommand):
 def check_filled(context: Any) -> None:
     """Refuse options and arguments that are an empty text, such as that of a variable of the shell that is not set.
 
+    Names of plug-ins are left to `check_plugins`, which lists them.
+
     Args:
         context: of the verb, with its values parsed.
 
@@ -45,6 +47,8 @@ def check_filled(context: Any) -> None:
     """
     for parameter in context.command.params:
         value = context.params.get(str(parameter.name))
+        if kind_of(str(context.info_name), str(parameter.name)):
+            continue
         if value == "" or (isinstance(value, (list, tuple)) and "" in value):
             flag = max(parameter.opts, key=len)
             instead = "" if parameter.required else f", or leave {flag} out"

@@ -169,7 +169,7 @@ def compare(kind: str, pairs: Sequence[tuple[NDArray[np.floating], NDArray[np.fl
     for reference, outputs in ((a.astype(np.float64), b.astype(np.float64)) for a, b in pairs):
         if softmax:
             log_p, log_q = _log_softmax(reference), _log_softmax(outputs)
-            losses.append((np.exp(log_p) * (log_p - log_q)).sum(1))
+            losses.append(np.maximum((np.exp(log_p) * (log_p - log_q)).sum(1), 0.0))  # rounding may fall below 0
             sure = _margins(log_p) >= DECIDED
             decided += int(sure.sum())
             flipped += int((sure & (log_p.argmax(1) != log_q.argmax(1))).sum())

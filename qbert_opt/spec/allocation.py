@@ -85,8 +85,8 @@ class Allocation(Frozen):
     version: str
     status: str
     objective: Measure = "sum_of_scores"
-    gap: Amount | None
-    lower_bound: FiniteFloat | None
+    gap: float | None = Field(ge=0)
+    lower_bound: float | None
     solver: str
     loss_unit: str
     contains: str

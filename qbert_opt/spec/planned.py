@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, FiniteFloat, model_validator
 
@@ -13,6 +13,8 @@ from .profiles import Kind
 from .quantities import Measure
 from .score_parts import Loss
 from .tables import TABLE_CHOICE
+
+Cost = Annotated[float, Field(ge=0)]
 
 
 class PlannedMatrix(Frozen):
@@ -210,15 +212,15 @@ class DeviceCost(Frozen):
     name: str
     seq_len: int = Field(ge=1)
     batch_size: int = Field(ge=1)
-    latency_s: Amount
-    latency_bound_s: Amount
+    latency_s: Cost
+    latency_bound_s: Cost
     peak_memory_bytes: Count
     peak_bound_bytes: Count
     dram_bytes: Count
-    bandwidth_bytes_per_s: Amount
-    energy_j: Amount
-    dynamic_energy_j: Amount
-    unpack_s: Amount
+    bandwidth_bytes_per_s: Cost
+    energy_j: Cost
+    dynamic_energy_j: Cost
+    unpack_s: Cost
     confidence: str
     decode: DecodeCost | None = Field(default=None, exclude_if=is_none)
 
@@ -289,7 +291,7 @@ class Limit(Frozen):
     """
 
     resource: Measure
-    capacity: FiniteFloat
-    used: FiniteFloat
+    capacity: float
+    used: float
     source: str
     binds: bool

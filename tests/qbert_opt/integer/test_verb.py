@@ -108,7 +108,7 @@ def test_a_program_that_was_tampered_with_is_refused(written, tmp_path):
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (("--nonlinearity", "magic"), "--nonlinearity magic: legal: poly, shift, table, auto."),
-    (("--nonlinearity", ""), "--nonlinearity '': legal: poly, shift, table, auto."),
+    (("--nonlinearity", ""), "--nonlinearity '': is empty. Give a value, or leave --nonlinearity out."),
     (("--nonlinearity", "gelu=poly"), "legal: poly, shift, table, auto, or FUNCTION=WAY"),
     (("--nonlinearity", "auto"), "--nonlinearity auto: needs --device"),
     (("--device", "car-soc"), "--device: belongs to --nonlinearity auto"),

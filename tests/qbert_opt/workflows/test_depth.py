@@ -237,7 +237,7 @@ def test_what_allow_drop_does_not_go_with(cli, more, message):
         ("layers", [0, 4], "dropped: layers are"),
         ("layers", [0], "num_layers is 4; legal here: 3"),
         ("predicted_loss", 0.0, "sum_of_scores is"),
-        ("std_error", -1.0, "std_error is -1"),
+        ("std_error", -1.0, r"dropped\.std_error: Input should be greater than or equal to 0, found -1\.0"),
     ],
 )
 def test_a_plan_that_contradicts_itself_about_its_depth_is_refused(scores, drops, tmp_path, field, value, message):

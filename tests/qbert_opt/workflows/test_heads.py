@@ -280,7 +280,7 @@ def test_other_models_texts_and_numbers_are_refused(tiny, scores, file_texts, pl
         ({"means": [[0.0] * 8]}, "dropped_heads: means is 1; legal here: 5"),
         ({"means": [[0.0]] * 5}, "dropped_heads: .*: width is"),
         ({"predicted_loss": 0.0}, "sum_of_scores is"),
-        ({"std_error": -1.0}, "sum_std_error|std_error is -1"),
+        ({"std_error": -1.0}, r"dropped_heads\.std_error: Input should be greater than or equal to 0, found -1\.0"),
     ],
     ids=str,
 )
