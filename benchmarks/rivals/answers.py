@@ -79,9 +79,9 @@ def code_bits(profile: ModelProfile, budget: float, method: str) -> float:
 
 def request(
     model: Path, kind: str, profile: ModelProfile, budgets: Sequence[float], batches: Sequence[TokenBatch],
-    targets: Targets, method: str,
+    targets: Targets | None, method: str,
 ) -> Asked:  # fmt: skip
-    """What every rival is asked: the same texts with their labels, widths and limits."""
+    """What every rival is asked: the same texts with their right answers, widths and limits."""
     return Asked(
         model=str(model.resolve()),
         kind=kind,
@@ -89,14 +89,26 @@ def request(
         bits=BITS,
         code_bits=tuple(code_bits(profile, budget, method) for budget in budgets),
         batches=tuple(
-            {name: rows.tolist() for name, rows in batch.inputs.items()} | {"labels": labels(batch, targets).tolist()}
+            {name: rows.tolist() for name, rows in (batch.inputs | right_answers(batch, targets)).items()}
             for batch in batches
         ),
     )
 
 
+def right_answers(batch: TokenBatch, targets: Targets | None) -> dict[str, torch.Tensor]:
+    """The right answers of a batch, by the names of transformers; none for embeddings."""
+    if targets is None:
+        return {}
+    if targets.kind != "spans":
+        return {"labels": labels(batch, targets)}
+    tokens = targets.rows.view(-1, 2)[list(batch.indices)]  # start and end of each window
+    outside = batch.inputs["input_ids"].shape[1]  # transformers leaves out what lies beyond the text
+    tokens = tokens.masked_fill(tokens == NONE, outside)
+    return {"start_positions": tokens[:, 0], "end_positions": tokens[:, 1]}
+
+
 def labels(batch: TokenBatch, targets: Targets) -> torch.Tensor:
-    """The right answers of a batch: one per text, or one per token with `NONE` where there is none."""
+    """Labels of a batch: one per text, or one per token with `NONE` where there is none."""
     if batch.positions is None:
         return targets.rows[list(batch.indices)]
     found = torch.full(batch.positions.shape, NONE)

@@ -77,7 +77,7 @@ def entries(pair: Pair, options: argparse.Namespace) -> Iterator[Entry | tuple[s
     for rival in options.rivals:
         batches = tokenized(pair.loaded, pair.scored.texts, batch_size=BATCH_SIZE)
         targets = read_targets(pair.loaded, pair.scored, batches)
-        if targets is None:
+        if targets is None and pair.loaded.head.kind != "embeddings":
             raise WrongAnswer(f"{pair.data.name}: has no labels, which rivals need. Name them with --label-column.")
         kind = pair.loaded.head.kind
         asked = request(Path(options.model), kind, pair.profile, options.budgets, batches, targets, METHOD)

@@ -29,7 +29,7 @@ from qbert_opt.spec.grids import grid
 from qbert_opt.spec.scores import ScoreTable, read_scores, write_scores
 
 Figures = dict[str, Any]
-FIGURE = {"classes": "accuracy", "tags": "entity_f1", "spans": "answer_f1"}
+FIGURE = {"classes": "accuracy", "tags": "entity_f1", "spans": "answer_f1", "embeddings": "recall_at_1"}
 
 
 def digest(*parts: str) -> str:
