@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,21 @@ def answer(path: Path, package: str, scoring_s: float, plans: Sequence[Mapping[s
     """
     found = {"package": package, "version": importlib.metadata.version(package), "scoring_s": round(scoring_s, 1)}
     path.write_text(json.dumps(found | {"plans": list(plans)}, indent=1))
+
+
+def read_codes(path: Path) -> tuple[Asked, dict[str, int]]:
+    """Read a request for codes: what every rival is asked, and the bits of each matrix."""
+    given = json.loads(path.read_text())
+    bits = given.pop("bits_of")
+    return Asked(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}), bits
+
+
+def codes(path: Path, way: str, rounding_s: float, model: Any, modules: Iterable[str]) -> None:
+    """Write the rounded weights of a model, float32, with the way and the processor time of rounding in seconds."""
+    from safetensors.torch import save_file
+
+    weights = {module: model.get_submodule(module).weight.detach().float().contiguous() for module in modules}
+    save_file(weights, path, {"way": way, "rounding_s": f"{rounding_s:.1f}"})
 
 
 def refuse(path: Path, package: str, reason: str) -> None:
