@@ -1,6 +1,7 @@
 """Does a search that learns by gradient beat one set of scores? Plans of equal bytes, of about equal processor time.
 
-    python benchmarks/differentiable.py MODEL CALIBRATION TEST OUT [--budgets 2.25 2.5 3] [--passes N] [--rate R]
+    python -m benchmarks.allocation.differentiable MODEL CALIBRATION TEST OUT [--budgets 2.25 2.5 3] [--passes N]
+        [--rate R]
 
 `differentiable` learns the probabilities of choices at each budget anew; `directional` scores once for all budgets.
 Both have the same quantizer (`gptq`, 2, 3 and 4 bits, `rows:each` and `columns:64`), the same texts to fit it and the

@@ -1,6 +1,6 @@
 """Does drawing uncertain texts more often give surer losses and better plans, at the same number of texts scored?
 
-    python benchmarks/drawn_texts.py FOLDER OUT.jsonl [--scored 64 128] [--draws 16] [--budgets 2.25 2.5 3.0]
+    python -m benchmarks.allocation.drawn_texts FOLDER OUT.jsonl [--scored 64 128] [--draws 16] [--budgets 2.25 2.5 3.0]
 
 FOLDER is what `selection.py score` left: the second-order loss of every text, matrix and choice; nothing is run here
 but one forward pass, for the traces of the output Hessian. In each draw two thirds of the texts, taken at random, are
@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from scored_pool import UNIFORM, Pool, Table
-from scored_pool import Drawn as Scored
-from selection import BUDGETS
 
+from benchmarks.allocation.scored_pool import UNIFORM, Pool, Table
+from benchmarks.allocation.scored_pool import Drawn as Scored
+from benchmarks.allocation.selection import BUDGETS
 from qbert_opt.curvature.columns import exact_factors
 from qbert_opt.curvature.sharing import hessian_traces
 from qbert_opt.data.texts import read_texts

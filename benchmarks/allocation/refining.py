@@ -1,8 +1,8 @@
 """Do plans get better on unseen text when they are measured, or scored again around themselves?
 
-    python benchmarks/selection.py score MODEL POOL FOLDER --fit N --scored N
-    python benchmarks/refining.py search FOLDER TEST OUT.jsonl --scored 256 --draws 2 --plans 24
-    python benchmarks/refining.py table OUT.jsonl
+    python -m benchmarks.allocation.selection score MODEL POOL FOLDER --fit N --scored N
+    python -m benchmarks.allocation.refining search FOLDER TEST OUT.jsonl --scored 256 --draws 2 --plans 24
+    python -m benchmarks.allocation.refining table OUT.jsonl
 
 From the same scoring texts, at equal bytes: `plain`, the plan of the scores; `more text`, the plan of three times as
 many scoring texts; `refined`, local search on measured KL (at most `--plans` measured plans); `again` and `twice`, the
@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scored_pool import Pool
-from selection import measure
 
+from benchmarks.allocation.scored_pool import Pool
+from benchmarks.allocation.selection import measure
 from qbert_opt.data.texts import LabeledTexts, read_texts
 from qbert_opt.evaluation.intervals import ratio_interval
 from qbert_opt.models.loading import LoadedModel, load_model

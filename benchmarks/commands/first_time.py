@@ -1,6 +1,6 @@
 """Does the one command end with a passing export the first time? Twelve (model, engine, device), no further option.
 
-    python benchmarks/first_time.py WEIGHTS DATA OUT.jsonl [--rows N] [--keep FOLDER]
+    python -m benchmarks.commands.first_time WEIGHTS DATA OUT.jsonl [--rows N] [--keep FOLDER]
 
 WEIGHTS holds `minilm-sst2` and `gte-snips` (fine-tuned classifiers), DATA their text: `sst2/test.tsv`, `snips/train`,
 `snips/dev`. Besides, a tagger of 2 layers is trained on SNIPS' slots, and its encoder gives embeddings. Each line of

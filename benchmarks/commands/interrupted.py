@@ -1,7 +1,7 @@
 """Is anything half-written where a run is killed, interrupted or terminated at a random moment? Every verb that writes.
 
-    python benchmarks/interrupted.py benchmarks/interrupted_results.json
-    python benchmarks/interrupted.py OUT --moments 3 --verbs sensitivity,quantize
+    python -m benchmarks.commands.interrupted benchmarks/commands/interrupted_results.json
+    python -m benchmarks.commands.interrupted OUT --moments 3 --verbs sensitivity,quantize
 
 A tiny model, in processes forked from this one, which has imported everything already: the moments lie in the work.
 After each signal an output under its final name must open and be whole; what SIGINT and SIGTERM print must be one line
@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "qbert_opt"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "qbert_opt"))
 from families import LABELS, tiny_model, tokenizer
 
 from qbert_opt.checkpoint.reader import load_quantized
@@ -198,7 +198,7 @@ def moments(verb, count, seed):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output")
     parser.add_argument("--moments", type=int, default=21, help="of each verb")
     parser.add_argument("--verbs", default=",".join(COMMANDS))
@@ -216,6 +216,9 @@ if __name__ == "__main__":
         os.chdir(output.parent)
     total = sum(result["moments"] for result in results.values())
     faults = sum(len(result["faults"]) for result in results.values())
-    record = {"commit": code_commit(), "command": " ".join(["python benchmarks/interrupted.py", *sys.argv[1:]])}
+    record = {
+        "commit": code_commit(),
+        "command": " ".join(["python -m", __spec__.name, *sys.argv[1:]]),
+    }
     output.write_text(json.dumps({**record, "moments": total, "faults": faults, "verbs": results}, indent=1) + "\n")
     print(f"{total} moments, {faults} faults")

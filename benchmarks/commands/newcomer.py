@@ -1,6 +1,6 @@
 """How long a newcomer needs: the README's five minutes on a fresh clone, and every notebook.
 
-    python benchmarks/newcomer.py benchmarks/newcomer_results.json
+    python -m benchmarks.commands.newcomer benchmarks/commands/newcomer_results.json
 
 Clones the last commit of this checkout into a temporary folder and runs the lines of the README's section "Five
 minutes" there, one after the other, then each notebook with the clone's own environment. Seconds on the clock
@@ -9,6 +9,7 @@ minutes" there, one after the other, then each notebook with the clone's own env
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -19,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def lines() -> list[str]:
@@ -73,7 +74,7 @@ def main(output: str) -> None:
     cpu = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
     result = {
         "what": "The README's five minutes on a fresh clone, then each notebook",
-        "command": "python benchmarks/newcomer.py benchmarks/newcomer_results.json",
+        "command": "python -m benchmarks.commands.newcomer benchmarks/commands/newcomer_results.json",
         "commit": commit.stdout.strip(),
         "machine": f"{os.cpu_count()} cores of {cpu[1] if cpu else 'unknown'}",
         "load_average": round(os.getloadavg()[0], 1),
@@ -85,4 +86,6 @@ def main(output: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out")
+    main(parser.parse_args().out)

@@ -1,7 +1,7 @@
 """Damaged files in great numbers through every reader of the command line: how many are answered, how many refused.
 
-    python benchmarks/robustness.py --seconds 3600 -o benchmarks/robustness_results.json
-    python benchmarks/robustness.py --mutations 1000000 -o benchmarks/robustness_results.json
+    python -m benchmarks.commands.robustness --seconds 3600 -o benchmarks/commands/robustness_results.json
+    python -m benchmarks.commands.robustness --mutations 1000000 -o benchmarks/commands/robustness_results.json
 
 The mutations and readers are those of `tests/robustness`. Readers take turns with as many cases as fit into the same
 time, so that quick ones are tried oftener. Anything but an answer or one clear line is a failure; its seed repeats it:
@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests" / "robustness"), str(ROOT / "tests" / "qbert_opt")]
 
 from damaged_readers import attempt, readers  # noqa: E402
@@ -71,7 +71,7 @@ def _write(options: argparse.Namespace, counts: dict[str, dict], earlier: dict[s
         return
     total = {kind: sum(row[kind] for row in counts.values()) for kind in ("answer", "refusal", "failure")}
     document = {
-        "command": "python benchmarks/robustness.py -o benchmarks/robustness_results.json",
+        "command": "python -m benchmarks.commands.robustness -o benchmarks/commands/robustness_results.json",
         "date": today(),
         "machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
         "mutations": sum(total.values()),

@@ -1,7 +1,7 @@
 """What does a sweep cost beside the same verbs one after the other, what does it not repeat, what does a kill lose?
 
-    python benchmarks/sweep.py benchmarks/sweep_results.json
-    python benchmarks/sweep.py OUT --models 2 --rounds 1
+    python -m benchmarks.commands.sweep benchmarks/commands/sweep_results.json
+    python -m benchmarks.commands.sweep OUT --models 2 --rounds 1
 
 Small classifiers of SNIPS intents, trained here, on four devices with three budgets each: score, plan, quantize,
 measure. Processor time is that of each process with all its children; the verbs run in one process, so that they load
@@ -24,7 +24,7 @@ import time
 from itertools import product
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DEVICES = ("car-soc", "rpi5", "imx8mp", "orin-nano")
 BUDGETS = ("3bit", "4bit", "6bit")
 SAMPLES = ("--calibration-samples", "64", "--scoring-samples", "64")
@@ -34,7 +34,7 @@ INFEASIBLE = 3  # exit code
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out")
     parser.add_argument("--models", type=int, default=len(SIZES))
     parser.add_argument("--rounds", type=int, default=2)
@@ -60,7 +60,7 @@ def measured(scratch: Path, count: int, rounds: int) -> dict:
         (scratch / file).write_text(json.dumps(models | text))  # JSON is YAML
     pairs = []
     for number in range(rounds):
-        verbs_s, _, _ = timed(sys.executable, __file__, scratch / f"verbs{number}", "--verbs", scratch)
+        verbs_s, _, _ = timed(sys.executable, "-m", __spec__.name, scratch / f"verbs{number}", "--verbs", scratch)
         sweep_s, wall_s, found = swept(scratch, f"sweep{number}", "1")
         pairs.append(
             {"verbs_cpu_s": verbs_s, "sweep_cpu_s": sweep_s, "sweep_wall_s": wall_s, "ratio": sweep_s / verbs_s}
@@ -72,7 +72,7 @@ def measured(scratch: Path, count: int, rounds: int) -> dict:
     changed_s, _, changed = swept(scratch, "sweep0", "1")
     infeasible = sum(row["status"] == "infeasible" for row in found["rows"])
     return {
-        "command": " ".join(["python", *sys.argv]), "commit": code_commit(),
+        "command": " ".join(["python -m", __spec__.name, *sys.argv[1:]]), "commit": code_commit(),
         "version": code_version(), "date": today(), "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "load_average": os.getloadavg(),
         "models": [f"{layers} layers, {width} wide" for layers, width in SIZES[:count]],

@@ -1,7 +1,8 @@
 """Fit the graph's part of `FileLaw` to written files, and compare predicted with written bytes of whole models.
 
-    python benchmarks/engine_files.py fit benchmarks/engine_files_results.json
-    python benchmarks/engine_files.py check benchmarks/engine_files_results.json MODEL... [--engines litert]
+    python -m benchmarks.devices.engine_files fit benchmarks/devices/engine_files_results.json
+    python -m benchmarks.devices.engine_files check benchmarks/devices/engine_files_results.json MODEL...
+        [--engines litert]
 
 `fit` writes BERTs of two and four layers, 64 wide, in every kind of product that an engine holds, and prints the
 coefficients that `engines/backends/*.py` state. `check` writes models in several plans, of which an engine takes the
@@ -177,7 +178,7 @@ def main():
     parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES)
     given = parser.parse_args()
     results = json.loads(given.path.read_text()) if given.path.exists() else {}
-    results["command"] = f"python benchmarks/engine_files.py fit|check {given.path} MODEL..."
+    results["command"] = f"python -m benchmarks.devices.engine_files fit|check {given.path} MODEL..."
     if given.what == "fit":
         results["graph"] = results.get("graph", {}) | fit(given.engines)
         print(json.dumps(results["graph"], indent=1))

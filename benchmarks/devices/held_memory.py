@@ -1,14 +1,14 @@
 """Does the predicted peak of weights and activations match what an engine holds? In fresh processes, on this machine.
 
-    python benchmarks/held_memory.py benchmarks/held_memory.json
+    python -m benchmarks.devices.held_memory benchmarks/devices/held_memory.json
 
 Private memory of a process that has run a model at 128 tokens, above that of one with a model of as many layers that
 are 32 wide: its floor. OpenVINO reads embedding tables in place from the mapped file; their bytes are added to what is
 measured there. Memory depends on no speed, so none is calibrated for this.
 """
 
+import argparse
 import json
-import sys
 import tempfile
 from pathlib import Path
 
@@ -99,7 +99,7 @@ def cells(name):
 def main(out):
     found = [cell for name in ("openvino", "onnxruntime") for cell in cells(name)]
     result = {
-        "command": "python benchmarks/held_memory.py OUT",
+        "command": "python -m benchmarks.devices.held_memory OUT",
         "machine": processor_name(),
         "tokens": TOKENS,
         "cells": [{k: round(v, 3) if isinstance(v, float) else v for k, v in cell.items()} for cell in found],
@@ -110,4 +110,6 @@ def main(out):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out")
+    main(parser.parse_args().out)

@@ -1,11 +1,12 @@
 """Does a calibration foretell models that it never saw? Torch on one thread, CPU time, on this machine.
 
-    python benchmarks/held_out_latency.py fp32 benchmarks/held_out_latency_fp32.json [SECONDS]
+    python -m benchmarks.devices.held_out_latency fp32 benchmarks/devices/held_out_latency_fp32.json [SECONDS]
 
 Eight encoders from tiny to base times five lengths, none of which a calibration times, are timed in the same rounds as
 what a calibration times, so that both see the same machine. Only the calibration's own readings make the device.
 """
 
+import argparse
 import datetime
 import json
 import statistics
@@ -70,7 +71,7 @@ def main(precision, out, seconds):
         corrected |= {c: predicted[c] * statistics.median(others) for c in measured if c.shape == shape}
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     result = {
-        "command": f"python benchmarks/held_out_latency.py {precision} OUT {seconds:g}",
+        "command": f"python -m benchmarks.devices.held_out_latency {precision} OUT {seconds:g}",
         "commit": commit,
         "date": datetime.date.today().isoformat(),
         "machine": processor_name(),
@@ -103,4 +104,8 @@ def main(precision, out, seconds):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], float(sys.argv[3]) if len(sys.argv) > 3 else 180.0)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("precision")
+    parser.add_argument("out")
+    parser.add_argument("seconds", nargs="?", type=float, default=180.0)
+    main(**vars(parser.parse_args()))

@@ -1,12 +1,13 @@
 """Does a calibration of an engine foretell plans and shapes that it never saw? One thread, CPU time, on this machine.
 
-    python benchmarks/held_out_plans.py openvino benchmarks/held_out_plans_openvino.json [SECONDS]
+    python -m benchmarks.devices.held_out_plans openvino benchmarks/devices/held_out_plans_openvino.json [SECONDS]
 
 Eight plans (floats, int8, uniform ones with slow groups, mixed 2, 3, 4 and 8 bits) of three encoders at three lengths
 are timed in the same rounds as what a calibration times, so that both see the same machine. Only the calibration's own
 readings make the device. The regret is what the plan that the simulator calls fastest loses to the fastest measured.
 """
 
+import argparse
 import datetime
 import json
 import random
@@ -132,7 +133,7 @@ def main(engine, out, seconds):
     spread = statistics.median(timing.spread for key, timing in timings.items() if key[0] == "held out")
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     result = {
-        "command": f"python benchmarks/held_out_plans.py {engine} OUT {seconds:g}",
+        "command": f"python -m benchmarks.devices.held_out_plans {engine} OUT {seconds:g}",
         "commit": commit,
         "date": datetime.date.today().isoformat(),
         "machine": processor_name(),
@@ -164,4 +165,8 @@ def main(engine, out, seconds):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], float(sys.argv[3]) if len(sys.argv) > 3 else 120.0)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("engine")
+    parser.add_argument("out")
+    parser.add_argument("seconds", nargs="?", type=float, default=120.0)
+    main(**vars(parser.parse_args()))

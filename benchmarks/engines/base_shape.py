@@ -1,6 +1,6 @@
 """How fast and how small are planned exports at the shape of BERT-base, beside OpenVINO in float32?
 
-    python benchmarks/base_shape.py WORK TOKENIZER [--rounds 12]      # prints JSON
+    python -m benchmarks.engines.base_shape WORK TOKENIZER [--rounds 12]      # prints JSON
 
 The model is a BERT of 12 layers x 768 with random weights in WORK: time and memory do not depend on trained ones, so
 nothing is said of accuracy. TOKENIZER is the folder of any BERT; it is needed to open the model, no text is read. Every
@@ -118,7 +118,7 @@ def measure(work: Path, rounds: int) -> dict[str, object]:
     flags = Path("/proc/cpuinfo").read_text()
     kinds = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16") if flag in flags]
     return {
-        "command": f"python benchmarks/base_shape.py WORK TOKENIZER --rounds {rounds}", "commit": code_commit(),
+        "command": f"python -m benchmarks.engines.base_shape WORK TOKENIZER --rounds {rounds}", "commit": code_commit(),
         "engine": engine(ENGINE).label(), "processor": f"{processor_name()}, {', '.join(kinds)}", "threads": 1,
         "tokens": SEQ_LEN, "rounds": rounds, "runs": RUNS, "load": round(os.getloadavg()[1], 1), "rows": found,
     }  # fmt: skip

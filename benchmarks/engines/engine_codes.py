@@ -1,6 +1,6 @@
 """Does an exported file hold the very codes and scales of its quantized folder?
 
-    python benchmarks/engine_codes.py QUANTIZED EXPORTED...    # prints JSON, one line per exported folder
+    python -m benchmarks.engines.engine_codes QUANTIZED EXPORTED...    # prints JSON, one line per exported folder
 
 The file of each engine is read back, by ONNX, by OpenVINO or by our readers of TFLite and GGUF (which tests compare
 with other readers), and unpacked by the engine's own rules. A matrix is kept if some matrix of the file has equal

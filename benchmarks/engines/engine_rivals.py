@@ -1,9 +1,9 @@
 """How fast and how right are our exports beside what users would take instead?
 
-    python benchmarks/engine_rivals.py prepare MODEL TEXT WORK [--scores FILE]   # our exports, and float ones
-    python benchmarks/engine_rivals.py default MODEL WORK OUT...                 # what `optimize` itself wrote
-    NNCF_PYTHON benchmarks/engine_rivals.py rivals TEXT WORK     # in an environment that has nncf as well
-    python benchmarks/engine_rivals.py measure WORK TEST [--rounds 12]           # prints JSON
+    python -m benchmarks.engines.engine_rivals prepare MODEL TEXT WORK [--scores FILE]   # our exports, and float ones
+    python -m benchmarks.engines.engine_rivals default MODEL WORK OUT...                 # what `optimize` itself wrote
+    NNCF_PYTHON -m benchmarks.engines.engine_rivals rivals TEXT WORK     # in an environment that has nncf as well
+    python -m benchmarks.engines.engine_rivals measure WORK TEST [--rounds 12]           # prints JSON
 
 TEXT calibrates and scores, for us and for NNCF; TEST is unseen. The rows of `prepare` are plans made by hand; `default`
 adds the files of `qbert-opt optimize --model MODEL --data TEXT --device … --engine … -o OUT` without any other option
@@ -26,7 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from engine_rows import BASE, RIVAL, ROWS, model_files, serve
+
+from benchmarks.engines.engine_rows import BASE, RIVAL, ROWS, model_files, serve
 
 if TYPE_CHECKING:
     from qbert_opt import LoadedModel

@@ -1,9 +1,9 @@
 """How fast, how small and how right are engines with a mixed plan, beside float32?
 
-    python benchmarks/engines.py prepare MODEL WORK    # quantize by the bundled plan's choices, export to every engine
-    python benchmarks/engines.py prepare-planned MODEL WORK    # one range of inputs per matrix, see below
-    python benchmarks/engines.py answers WORK           # accuracy, KL and flipped answers on SNIPS test; prints JSON
-    python benchmarks/engines.py measure WORK [--rounds 12]     # prints JSON; on a machine with nothing else to do
+    python -m benchmarks.engines.engines prepare MODEL WORK  # quantize by the bundled plan's choices and export
+    python -m benchmarks.engines.engines prepare-planned MODEL WORK    # one range of inputs per matrix, see below
+    python -m benchmarks.engines.engines answers WORK  # accuracy, KL and flipped answers on SNIPS test; prints JSON
+    python -m benchmarks.engines.engines measure WORK [--rounds 12]  # prints JSON; on a machine with nothing else to do
 
 MODEL has 12 layers of 768 and a head for SNIPS intents. The plan is what the bundled scores give for 3 bits per weight
 with 2, 4 and 8 bits (two matrices are pinned to 8) in all groupings; weights are quantized by gptq on

@@ -1,6 +1,6 @@
 """What do ranges with offsets cost in an engine, beside symmetric ones, and what does the latency model say?
 
-    python benchmarks/offset_forms.py MODEL SCORES DATA WORK OUT [--engine openvino] [--rounds 12]
+    python -m benchmarks.engines.offset_forms MODEL SCORES DATA WORK OUT [--engine openvino] [--rounds 12]
 
 SCORES are of MODEL and DATA and give the ranges of inputs. Uniform plans are rounded to nearest, because only time
 counts here: each grouping and width with offsets and symmetric, exported, and timed in turns on one thread at 128

@@ -1,6 +1,6 @@
 """One plan, the same codes in every engine: size, answers and processor time of each file.
 
-    python benchmarks/portable.py MODEL CALIBRATION TEST OUT.json [--budget 4.25bit] [--texts 128]
+    python -m benchmarks.engines.portable MODEL CALIBRATION TEST OUT.json [--budget 4.25bit] [--texts 128]
 
 MODEL is a fine-tuned BERT with a classifier, CALIBRATION text that it was not trained on, TEST labelled text that took
 no part. Scores by `directional` and `gptq` in the forms that all engines hold; one plan by `solve --portable`; one
@@ -74,7 +74,7 @@ def main():
             print(json.dumps(rows[-1]), flush=True)
         plan = json.loads((work / "plan.json").read_text())
     result = {
-        "command": "python benchmarks/portable.py MODEL CALIBRATION TEST OUT.json",
+        "command": "python -m benchmarks.engines.portable MODEL CALIBRATION TEST OUT.json",
         "model": Path(given.model).name, "test_texts": len(test), "texts": given.texts, "budget": given.budget,
         "commit": code_commit(), "machine": f"{platform.machine()}, {platform.system()}",
         "predicted_loss": plan["predicted_loss"], "predicted_std_error": plan["predicted_std_error"],

@@ -1,6 +1,6 @@
 """A table model × engine × plan: bytes, codes, answers, time and memory of each file; one line of JSON per row.
 
-    python benchmarks/runtimes.py MODEL SCORES DATA TEST OUT.jsonl --work FOLDER [--engines E,E] [--plans "P,P"]
+    python -m benchmarks.engines.runtimes MODEL SCORES DATA TEST OUT.jsonl --work FOLDER [--engines E,E] [--plans "P,P"]
         [--texts 400] [--rounds 12] [--runs 3]
 
 SCORES are of MODEL and DATA, by `qbert-opt sensitivity --forms symmetric,signed,offset --bits 2,4,8 --groupings
@@ -25,7 +25,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from engine_codes import compared
+from benchmarks.engines.engine_codes import compared
 
 ENGINES = ("openvino", "onnxruntime", "litert", "llama-cpp")
 UNIFORM = {

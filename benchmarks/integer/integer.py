@@ -1,6 +1,7 @@
 """What do integer nonlinear functions cost? A quantized folder in torch and as integer programs, on unseen text.
 
-    python benchmarks/integer.py MODEL QUANTIZED CALIBRATION TEST OUT.json [--ways table,poly,shift] [--samples 256]
+    python -m benchmarks.integer.integer MODEL QUANTIZED CALIBRATION TEST OUT.json [--ways table,poly,shift]
+        [--samples 256]
 
 Each program is compared with the float model and with the same plan, whose inputs are rounded alike but whose nonlinear
 functions are real. Rows are added to OUT.json one by one.

@@ -1,8 +1,8 @@
 """How large, how fast and how right is the C encoder of an integer program, beside torch and OpenVINO?
 
-    python benchmarks/integer_artifacts.py prepare MODEL CALIBRATION WORK    # every matrix in 8 bits, inputs planned
-    python benchmarks/integer_artifacts.py build CALIBRATION WORK    # the program, its C and ONNX, compiled by gcc
-    python benchmarks/integer_artifacts.py measure MODEL TEST WORK OUT.json
+    python -m benchmarks.integer.integer_artifacts prepare MODEL CALIBRATION WORK  # 8 bits everywhere, inputs planned
+    python -m benchmarks.integer.integer_artifacts build CALIBRATION WORK  # the program, its C and ONNX, by gcc
+    python -m benchmarks.integer.integer_artifacts measure MODEL TEST WORK OUT.json
 
 `prepare` quantizes every matrix with 8 bits per row and its inputs with 8 bits in static ranges. `build` compiles the C
 at -O2 and at -O3 -march=native. `measure` runs every text cut or padded to 32 tokens, one at a time. Speed is processor
@@ -176,7 +176,7 @@ def measure(model: Path, test: Path, work: Path, out: Path) -> None:
                 run(inputs)
             times[name].append(1e3 * (time.process_time() - started) / len(asked))
     result = {
-        "command": f"python benchmarks/integer_artifacts.py {' '.join(Path(word).name for word in sys.argv[1:])}",
+        "command": f"python -m {__spec__.name} {' '.join(Path(word).name for word in sys.argv[1:])}",
         "commit": code_commit(),
         "machine": f"{platform.machine()}, {os.cpu_count()} shared cores, torch {torch.__version__}, "
         f"onnxruntime {onnxruntime.__version__}, {compiler()}",

@@ -1,14 +1,14 @@
 """How far are integer exp, softmax, GELU, tanh and the square root from the real functions, by way?
 
-    python benchmarks/integer_errors.py OUT.json
+    python -m benchmarks.integer.integer_errors OUT.json
 
 Every one of 65,536 inputs is tried, in the ranges of `integer.errors.usual_error`: scores up to 16, inputs of GELU and
 tanh from -8 to 8, results of 16 bits. Softmax: mean KL(real || integer) of 10,000 rows of 64 normal scores of standard
 deviation 3. Shares have 15 bits; one that rounds to 0 counts as half a unit, and rows are made to add up to 1.
 """
 
+import argparse
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -50,13 +50,16 @@ def softmax_divergence(way):
 
 def main():
     """Measure every function by every way and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    options = parser.parse_args()
     rows = []
     for way in available("nonlinearities"):
         rows += [asdict(usual_error(function, way)) for function in ("softmax", "activation", "norm")]
         rows.append(asdict(activation_error(way, "tanh", USUAL_INPUT, Grid.spanning(-1.0, 1.0, 16))))
         rows.append(softmax_divergence(way))
-    table = {"command": "python benchmarks/integer_errors.py OUT.json", "commit": code_commit(), "errors": rows}
-    Path(sys.argv[1]).write_text(json.dumps(table, indent=1) + "\n")
+    table = {"command": "python -m benchmarks.integer.integer_errors OUT.json", "commit": code_commit(), "errors": rows}
+    options.out.write_text(json.dumps(table, indent=1) + "\n")
     for row in rows:
         print(json.dumps(row))
 

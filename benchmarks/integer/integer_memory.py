@@ -1,6 +1,6 @@
 """How much static memory the C encoder of an integer program takes, by the longest text.
 
-    python benchmarks/integer_memory.py MODEL CALIBRATION WORK OUT.json
+    python -m benchmarks.integer.integer_memory MODEL CALIBRATION WORK OUT.json
 
 Every matrix in 8 bits per row and its inputs in 8 bits, as in `integer_artifacts.py`; only the memory planner runs.
 """
@@ -9,8 +9,7 @@ import argparse
 import json
 from pathlib import Path
 
-from integer_widths import CHOICE, prepared
-
+from benchmarks.integer.integer_widths import CHOICE, prepared
 from qbert_opt.checkpoint.reader import load_quantized, read_matrices
 from qbert_opt.data.texts import read_texts
 from qbert_opt.formats.traced_model import traceable

@@ -1,6 +1,7 @@
 """What are 16-bit inputs worth where the analysis asks for them? From scores to integer answers on the command line.
 
-    python benchmarks/integer_mixed.py MODEL SCORES CALIBRATION TEST WORK OUT.json [--budget 6bit] [--device car-soc]
+    python -m benchmarks.integer.integer_mixed MODEL SCORES CALIBRATION TEST WORK OUT.json [--budget 6bit]
+        [--device car-soc]
         [--inputs 8 8,16 16] [--max-latency 3.7ms]
 
 SCORES are those of `sensitivity --activation-bits 8,16`. For each of `--inputs`, `solve --engine integer

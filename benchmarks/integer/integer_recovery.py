@@ -1,6 +1,6 @@
 """Does recovery training through integer functions pay? Integer answers on unseen text, before and after training.
 
-    python benchmarks/integer_recovery.py MODEL PLAN TRAIN TEST WORK OUT.json [--runs none,real,poly,shift]
+    python -m benchmarks.integer.integer_recovery MODEL PLAN TRAIN TEST WORK OUT.json [--runs none,real,poly,shift]
         [--ways table,poly,shift] [--texts 1024] [--tested N] [--steps blocks,distill] [--epochs 2] [--seed 0]
 
 PLAN is an allocation.json with static ranges of inputs. It is quantized, and trained on the same texts, updates and
@@ -16,9 +16,9 @@ import platform
 from pathlib import Path
 
 import torch
-from integer import Running
-from integer_widths import measured
 
+from benchmarks.integer.integer import Running
+from benchmarks.integer.integer_widths import measured
 from qbert_opt.checkpoint.reader import load_quantized, read_matrices
 from qbert_opt.data.texts import read_texts
 from qbert_opt.engines.engine_module import engine_module

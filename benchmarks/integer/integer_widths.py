@@ -1,6 +1,7 @@
 """What do integer functions and 8-bit inputs cost, and what do 16 bits give? On unseen text, nothing retrained.
 
-    python benchmarks/integer_widths.py MODEL CALIBRATION TEST WORK OUT.json [--bits 8,16] [--ways table,poly,shift]
+    python -m benchmarks.integer.integer_widths MODEL CALIBRATION TEST WORK OUT.json [--bits 8,16]
+        [--ways table,poly,shift]
         [--label-column C] [--split-calibration S] [--split-test S] [--samples 256] [--texts N]
 
 Every matrix gets 8 bits per row, rounded to nearest, and every input a static range of 8 or of 16 bits, so that what is
@@ -19,8 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from integer import Running
 
+from benchmarks.integer.integer import Running
 from hwmodels import load_device
 from qbert_opt.checkpoint.reader import load_quantized, read_matrices
 from qbert_opt.costs.simulate import simulate_allocation

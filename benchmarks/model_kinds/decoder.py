@@ -1,9 +1,9 @@
 """Decoders: do scores order the losses of single matrices, and do plans beat uniform ones and llama.cpp's own mixes?
 
-    python benchmarks/decoder.py train {llama,gpt2} MODELS [--minutes 5]
-    python benchmarks/decoder.py scores {llama,gpt2} MODELS RESULTS.json
-    python benchmarks/decoder.py plans {llama,gpt2} MODELS RESULTS.json
-    python benchmarks/decoder.py mixes llama MODELS RESULTS.json --library libllama.so
+    python -m benchmarks.model_kinds.decoder train {llama,gpt2} MODELS [--minutes 5]
+    python -m benchmarks.model_kinds.decoder scores {llama,gpt2} MODELS RESULTS.json
+    python -m benchmarks.model_kinds.decoder plans {llama,gpt2} MODELS RESULTS.json
+    python -m benchmarks.model_kinds.decoder mixes llama MODELS RESULTS.json --library libllama.so
 
 `train` makes a decoder of 3.7 million weights, 4 layers x 256 columns, on the bundled training text: Llama's shape with
 4 query heads on 2 key and value heads, and GPT-2's with its transposed layers. Calibration and scores read `snips/dev`;
@@ -26,10 +26,21 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from llama_mixes import HEADS, LAYERS, MIXES, PIECES, TENSORS, TOKENS, WIDTH, quantize_file, unpermuted, write_gguf
 from scipy.stats import spearmanr
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from benchmarks.model_kinds.llama_mixes import (
+    HEADS,
+    LAYERS,
+    MIXES,
+    PIECES,
+    TENSORS,
+    TOKENS,
+    WIDTH,
+    quantize_file,
+    unpermuted,
+    write_gguf,
+)
 from qbert_opt.data.texts import read_texts
 from qbert_opt.evaluation.evaluate import evaluate, outputs
 from qbert_opt.models.layers import as_weight, matrix_of
@@ -75,7 +86,8 @@ def main() -> None:
     started = time.process_time()
     row = {"scores": single_matrices, "plans": plans, "mixes": mixes}[options.step](folder, options)
     row |= {
-        "command": f"benchmarks/decoder.py {options.step} {options.shape}", "commit": code_commit(), "date": today(),
+        "command": f"python -m benchmarks.model_kinds.decoder {options.step} {options.shape}",
+        "commit": code_commit(), "date": today(),
         "machine": platform.machine(), "cpu_seconds": round(time.process_time() - started),
     }  # fmt: skip
     known = json.loads(options.results.read_text()) if options.results.exists() else {}

@@ -1,7 +1,7 @@
 """A decoder's file for llama.cpp beside llama.cpp's own mixes of as many bytes, both run by llama.cpp.
 
-    python benchmarks/decoder.py train llama MODELS
-    python benchmarks/decoder_files.py MODELS RESULTS.json --library libllama.so [--mixes Q3_K_M Q4_K_M]
+    python -m benchmarks.model_kinds.decoder train llama MODELS
+    python -m benchmarks.model_kinds.decoder_files MODELS RESULTS.json --library libllama.so [--mixes Q3_K_M Q4_K_M]
 
 The mixes are written by `llama_model_quantize`, with its default settings and without an importance matrix, from the
 float file that `export` writes; the plans may take as many bytes as those files have. Plans are made for
@@ -21,9 +21,9 @@ from pathlib import Path
 import gguf
 import numpy as np
 import torch
-from decoder import DRAWN, interval
-from llama_mixes import MIXES, quantize_file
 
+from benchmarks.model_kinds.decoder import DRAWN, interval
+from benchmarks.model_kinds.llama_mixes import MIXES, quantize_file
 from qbert_opt.checkpoint.reader import load_quantized
 from qbert_opt.data.texts import read_texts
 from qbert_opt.engines.llama_decoder import Decoder
@@ -88,7 +88,8 @@ def main() -> None:
             } | asked(ours, loaded, unseen, reference)  # fmt: skip
             print(json.dumps({mix: rows[mix], "ours": rows[f"{mix}, our plan"]}, indent=1), flush=True)
     row = {
-        "texts": len(unseen), "library": options.library.name, "rows": rows, "command": "benchmarks/decoder_files.py",
+        "texts": len(unseen), "library": options.library.name, "rows": rows,
+        "command": "python -m benchmarks.model_kinds.decoder_files",
         "commit": code_commit(), "date": today(), "machine": platform.machine(),
         "cpu_seconds": round(time.process_time() - started),
     }  # fmt: skip

@@ -1,6 +1,6 @@
 """Do directional scores hold for every kind of output? Predicted against measured losses of single matrices.
 
-    python benchmarks/output_kinds.py MODEL CALIBRATION MEASURED [--label-column C] [--split-calibration S]
+    python -m benchmarks.model_kinds.output_kinds MODEL CALIBRATION MEASURED [--label-column C] [--split-calibration S]
         [--split-measured S] [--samples N] [--matrices N]
 
 A few matrices spread over the model, 2, 3 and 4 bits, row and column groups, plain rounding: scores on CALIBRATION, the

@@ -1,6 +1,6 @@
 """Do quantized sentence embeddings still order pairs of texts as people's labels do? Spearman, plan by plan.
 
-    python benchmarks/pair_similarity.py MODEL TEXTS OUT.json FOLDER... [--pairs 700]
+    python -m benchmarks.model_kinds.pair_similarity MODEL TEXTS OUT.json FOLDER... [--pairs 700]
 
 MODEL is a sentence-transformers folder; each FOLDER is one that `quantize` or `export` made of it, answered in PyTorch
 or in its engine. TEXTS are labelled texts, of which pairs are drawn: as many of two texts with the same label (1) as of

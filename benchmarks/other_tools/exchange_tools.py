@@ -1,7 +1,7 @@
 """Does each tool really load what `export-config` writes for it, and store what we said that it would?
 
-    python benchmarks/exchange_tools.py TOOL                        one tool, in a Python that has it; prints JSON
-    python benchmarks/exchange_tools.py --collect TOOL=PYTHON ...   the table: benchmarks/exchange_results.json
+    python -m benchmarks.other_tools.exchange_tools TOOL                       # in a Python that has it; prints JSON
+    python -m benchmarks.other_tools.exchange_tools --collect TOOL=PYTHON ...  # writes exchange_results.json
 
 Each check gives the config to the tool's own loader, lets it quantize a small random BERT, and compares bits and groups
 of every matrix with what our exporter says. Tools live in environments of their own: their pins exclude each other.
@@ -9,17 +9,17 @@ of every matrix with what our exporter says. Tools live in environments of their
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import json
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
-import exchange_checks
 import numpy as np
-from exchange_checks import HEADS, HIDDEN, LAYERS, PARTS
 
+from benchmarks.other_tools import exchange_checks
+from benchmarks.other_tools.exchange_checks import HEADS, HIDDEN, LAYERS, PARTS
 from qbert_opt.configs.offers import Offer
 from qbert_opt.configs.tool import config_tool
 from qbert_opt.costs.operations import Storage, Workload
@@ -135,7 +135,7 @@ def collect(pairs: list[str]) -> None:
     rows = []
     for pair in pairs:
         tool, python = pair.split("=")
-        done = subprocess.run([python, __file__, tool], capture_output=True, text=True, check=False)
+        done = subprocess.run([python, "-m", __spec__.name, tool], capture_output=True, text=True, check=False)
         try:
             rows.append(json.loads(done.stdout.splitlines()[-1]))
         except (IndexError, json.JSONDecodeError):
@@ -146,13 +146,19 @@ def collect(pairs: list[str]) -> None:
     for row in rows:
         row["readme_plan"] = price("compressed-tensors" if row["tool"] == "llm-compressor" else row["tool"])
     commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
-    table = {"command": "python benchmarks/exchange_tools.py --collect TOOL=PYTHON ...", "rows": rows}
+    table = {"command": "python -m benchmarks.other_tools.exchange_tools --collect TOOL=PYTHON ...", "rows": rows}
     path = Path(__file__).parent / "exchange_results.json"
     path.write_text(json.dumps(table | {"commit": commit.stdout.strip()}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--collect":
-        collect(sys.argv[2:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tool", nargs="?", choices=PACKAGES)
+    parser.add_argument("--collect", nargs="+", metavar="TOOL=PYTHON")
+    options = parser.parse_args()
+    if options.collect:
+        collect(options.collect)
+    elif options.tool:
+        print(json.dumps(run_check(options.tool)))
     else:
-        print(json.dumps(run_check(sys.argv[1])))
+        parser.error("name a tool, or --collect TOOL=PYTHON ...")

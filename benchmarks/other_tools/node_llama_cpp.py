@@ -1,7 +1,7 @@
 """Does node-llama-cpp answer from our GGUF files as torch does with the same dequantized weights?
 
     npm install --prefix NODE node-llama-cpp@3.22.1
-    python benchmarks/node_llama_cpp.py QUANTIZED EXPORTED TEXTS NODE OUT.json [--texts 40]
+    python -m benchmarks.other_tools.node_llama_cpp QUANTIZED EXPORTED TEXTS NODE OUT.json [--texts 40]
 
 QUANTIZED is a quantized folder, EXPORTED its export with `--engine llama-cpp`. node-llama-cpp gets token ids on one
 thread and returns what the file's pooling makes of them: the logits of a classifier, or the pooled vector of an
@@ -81,7 +81,7 @@ def main():
     }  # fmt: skip
     path = Path(given.out)
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
-    command = "python benchmarks/node_llama_cpp.py QUANTIZED EXPORTED TEXTS NODE OUT.json"
+    command = "python -m benchmarks.other_tools.node_llama_cpp QUANTIZED EXPORTED TEXTS NODE OUT.json"
     path.write_text(json.dumps({"command": command, "rows": [*rows, row]}, indent=1) + "\n")
     print(json.dumps(row))
 

@@ -1,6 +1,7 @@
 """Does a limit on answers that `optimize` has proven hold on text that it never saw?
 
-    python benchmarks/answer_limits.py MODEL CALIBRATION CHECK SCORES WORK OUT.jsonl --max-flips 2% [--device D]
+    python -m benchmarks.predictions.answer_limits MODEL CALIBRATION CHECK SCORES WORK OUT.jsonl --max-flips 2%
+        [--device D]
 
 SCORES are of MODEL and CALIBRATION. `optimize` seeks the smallest plan under the limit and proves it on CHECK, as the
 command does; the files that it exported then answer the texts of CALIBRATION that neither calibrated nor scored, and

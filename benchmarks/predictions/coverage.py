@@ -1,8 +1,9 @@
 """Do stated errors of predicted losses hold? Plans at random budgets, grids and scoring texts, measured on unseen text.
 
-    python benchmarks/selection.py score MODEL POOL FOLDER --fit N --scored N
-    python benchmarks/coverage.py measure FOLDER TEST OUT.jsonl --plans 36 --scored 256 --measured 400
-    python benchmarks/coverage.py table OUT.jsonl... [flips_results.jsonl selection_results.json plans_results.json]
+    python -m benchmarks.allocation.selection score MODEL POOL FOLDER --fit N --scored N
+    python -m benchmarks.predictions.coverage measure FOLDER TEST OUT.jsonl --plans 36 --scored 256 --measured 400
+    python -m benchmarks.predictions.coverage table OUT.jsonl...
+        [flips_results.jsonl selection_results.json plans_results.json]
 
 Every plan has its own draw of scoring texts from the pool, its own budget (2.15 to 3.9 bits per weight) and its own
 grid, so that errors of different plans go together as little as one pool allows. Its loss is predicted as `solve` does:
@@ -24,9 +25,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scored_pool import Pool
-from selection import measure
 
+from benchmarks.allocation.scored_pool import Pool
+from benchmarks.allocation.selection import measure
 from qbert_opt.evaluation.intervals import ratio_interval
 from qbert_opt.planning.constraints import PlanConstraints
 from qbert_opt.planning.cross_fit import cross_fit, judged_program

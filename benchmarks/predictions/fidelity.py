@@ -1,7 +1,7 @@
 """Are the scores true? Every choice of every matrix is really applied, alone, and its KL measured on other text.
 
-    python benchmarks/fidelity.py measure MODEL CALIBRATION TEST --method gptq -o measured.json
-    python benchmarks/fidelity.py compare measured.json SCORES...
+    python -m benchmarks.predictions.fidelity measure MODEL CALIBRATION TEST --method gptq -o measured.json
+    python -m benchmarks.predictions.fidelity compare measured.json SCORES...
 
 `measure` quantizes with the same texts and seed as `qbert-opt sensitivity` and can be interrupted and resumed;
 `compare` prints one JSON line for each table of scores: Spearman pooled and within each (bits, grouping), the share of

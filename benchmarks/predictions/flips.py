@@ -1,8 +1,8 @@
 """Are changed answers and lost accuracy predicted? Plans from 2 to 8 bits, predicted, then measured on other text.
 
-    python benchmarks/flips.py measure MODEL CALIBRATION TEST SCORES OUT.jsonl
-    python benchmarks/flips.py predict MODEL CALIBRATION TEST OUT.jsonl
-    python benchmarks/flips.py table OUT.jsonl...
+    python -m benchmarks.predictions.flips measure MODEL CALIBRATION TEST SCORES OUT.jsonl
+    python -m benchmarks.predictions.flips predict MODEL CALIBRATION TEST OUT.jsonl
+    python -m benchmarks.predictions.flips table OUT.jsonl...
 
 SCORES are of MODEL on CALIBRATION by `qbert-opt sensitivity --activation-bits 8`. Predictions see the scores and the
 float model's answers to the scoring texts and to TEST, never a plan's forward pass; beside them stand predictions from

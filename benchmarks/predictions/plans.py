@@ -1,6 +1,6 @@
 """Whole plans: what was predicted and what is measured, for the plans of several metrics at equal bytes.
 
-    python benchmarks/plans.py MODEL CALIBRATION TEST SCORES... -o results.json
+    python -m benchmarks.predictions.plans MODEL CALIBRATION TEST SCORES... -o results.json
 
 Each table of scores (one per metric and seed, of the same model, data and method) is solved at each budget of encoder
 bits per weight, all scales counted; the plan is applied with the quantizer that the table's seed fits and measured on

@@ -1,6 +1,6 @@
 """Texts for measurements that need more unseen text than a data set's own splits leave.
 
-    python benchmarks/splits.py SNIPS_FOLDER WN11_FOLDER OUT [--squad FILE]
+    python -m benchmarks.predictions.splits SNIPS_FOLDER WN11_FOLDER OUT [--squad FILE]
 
 SNIPS: 8,000 texts of train, drawn at random, for `qbert-opt fine-tune`; dev and 1,800 of the other texts to fit and
 score; test and 300 others to measure. WN11, whose train set has no false triples: of the test set 16,000 pairs "head

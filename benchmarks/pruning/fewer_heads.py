@@ -1,6 +1,6 @@
 """Do plans that may leave attention heads out lose less? Quantized models of equal bytes, on text that nobody saw.
 
-    python benchmarks/fewer_heads.py MODEL CALIBRATION TEXTS SCORES OUT.jsonl [--most 18] [--bits 2.05 2.25]
+    python -m benchmarks.pruning.fewer_heads MODEL CALIBRATION TEXTS SCORES OUT.jsonl [--most 18] [--bits 2.05 2.25]
         [--label-column C]
 
 For each number of bits per weight, the plan of SCORES with all heads, and that of `solve --allow-drop-heads`: heads

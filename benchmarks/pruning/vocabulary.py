@@ -1,7 +1,8 @@
 """What a smaller vocabulary saves, or one in tiers, and what each costs on text that did not choose it.
 
-    python benchmarks/vocabulary.py MODEL CHOOSING TEST OUT.jsonl [--min-counts 1,2,4]
-    python benchmarks/vocabulary.py MODEL CHOOSING TEST OUT.jsonl --tiers 20% --calibration TEXT --budgets 14MB,15MB
+    python -m benchmarks.pruning.vocabulary MODEL CHOOSING TEST OUT.jsonl [--min-counts 1,2,4]
+    python -m benchmarks.pruning.vocabulary MODEL CHOOSING TEST OUT.jsonl --tiers 20% --calibration TEXT
+        --budgets 14MB,15MB
 
 For each least count: rows and bytes before and after, how much of the test text splits differently, and accuracy, KL
 and changed answers beside the whole model, over all test texts and over those that split differently: the answers to

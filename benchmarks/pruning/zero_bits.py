@@ -1,6 +1,6 @@
 """Would a plan ever give matrices or attention heads 0 bits? What leaving them out costs, beside what the bytes buy.
 
-    python benchmarks/zero_bits.py MODEL CALIBRATION TEXTS SCORES OUT.jsonl [--choosing 300] [--texts 500]
+    python -m benchmarks.pruning.zero_bits MODEL CALIBRATION TEXTS SCORES OUT.jsonl [--choosing 300] [--texts 500]
         [--bits 2.05 2.25 2.5 3.0]
 
 Every matrix and every attention head of a BERT is left out alone, all else in float32: what it added is replaced by its

@@ -1,6 +1,6 @@
 """What 8 bits cost part by part, predicted and measured: inputs per token, matrices, and each embedding table.
 
-    python benchmarks/int8_parts.py MODEL SCORES TEST OUT.json [--texts 200]
+    python -m benchmarks.quantizers.int8_parts MODEL SCORES TEST OUT.json [--texts 200]
 
 MODEL is a classifier, SCORES are of it with tables and 8-bit inputs per token (see `runtimes.py`), TEST is text that
 took no part. In PyTorch; matrices and tables symmetric, 8 bits per row, tables as the plan's quantizer rounds them,
@@ -68,7 +68,8 @@ def main():
         rows.append({"part": part, "predicted": loss, "kl": float(kl.mean()), "kl_std_error": error})
         print(json.dumps(rows[-1]), flush=True)
     result = {
-        "command": "python benchmarks/int8_parts.py MODEL SCORES TEST OUT.json", "model": Path(given.model).name,
+        "command": "python -m benchmarks.quantizers.int8_parts MODEL SCORES TEST OUT.json",
+        "model": Path(given.model).name,
         "test_texts": len(test), "commit": code_commit(), "machine": f"{platform.machine()}, {platform.system()}",
         "rows": rows,
     }  # fmt: skip

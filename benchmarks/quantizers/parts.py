@@ -2,8 +2,8 @@
 
     qbert-opt sensitivity --model MODEL --data CALIBRATION --method gptq --activation-bits 8,16 -o gptq.json
     qbert-opt sensitivity --model MODEL --data CALIBRATION --method rtn --activation-bits none -o rtn.json
-    python benchmarks/parts.py MODEL CALIBRATION TEST gptq.json rtn.json OUT.jsonl
-    python benchmarks/parts.py --table OUT.jsonl ...
+    python -m benchmarks.quantizers.parts MODEL CALIBRATION TEST gptq.json rtn.json OUT.jsonl
+    python -m benchmarks.quantizers.parts --table OUT.jsonl ...
 
 *Parts*: only the embedding tables, only the attention matrices or only the feed-forward matrices are rounded, the rest
 is float32. *Groups*: all encoder matrices, every one with the same bits and ranges, tables float32; Q-BERT's quantizer

@@ -1,8 +1,8 @@
 """Which quantizer keeps most at so many bits per weight? Plans measured on unseen text, all scales counted.
 
-    python benchmarks/quantizers.py MODEL CALIBRATION TEST OUT.jsonl [--seeds 0,1,2] [--methods gptq,guided]
+    python -m benchmarks.quantizers.quantizers MODEL CALIBRATION TEST OUT.jsonl [--seeds 0,1,2] [--methods gptq,guided]
         [--label-column tags] [--texts 1024] [--no-uniform] [--written guided]
-    python benchmarks/quantizers.py --table OUT.jsonl ...
+    python -m benchmarks.quantizers.quantizers --table OUT.jsonl ...
 
 Uniform plans give every matrix one choice; mixed ones are solved from `directional` scores of the same quantizer on the
 other half of CALIBRATION, and with `--written` another quantizer also writes their codes. Tables are stored at 8 bits

@@ -1,7 +1,7 @@
 """What does quantizing cost? The default grid of whole models, and how fast rounding and packing read and write.
 
-    python benchmarks/quantizers_cost.py grid [--shapes minilm|bert-base] [--method gptq] [--layers 6]
-    python benchmarks/quantizers_cost.py throughput
+    python -m benchmarks.quantizers.quantizers_cost grid [--shapes minilm|bert-base] [--method gptq] [--layers 6]
+    python -m benchmarks.quantizers.quantizers_cost throughput
 
 `grid` times every choice of the default grid for all matrices of some layers, with weights and inputs of random values
 (what is computed does not depend on them); input statistics are not included. `throughput` counts bytes read + written

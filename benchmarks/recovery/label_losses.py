@@ -1,6 +1,6 @@
 """Does dice loss help entity F1: the same encoder, text, rate and steps, fine-tuned with cross-entropy and with dice.
 
-    python benchmarks/label_losses.py ENCODER TRAIN TEST OUT.jsonl --work FOLDER [--seeds 0,1] [--rates 3e-4]
+    python -m benchmarks.recovery.label_losses ENCODER TRAIN TEST OUT.jsonl --work FOLDER [--seeds 0,1] [--rates 3e-4]
 
 TRAIN and TEST have tags in column `tags`. A row per loss, rate and seed: entity F1 and word accuracy on TEST, which
 decides nothing, and how far entity F1 is above that of cross-entropy at the same rate and seed, paired over sentences

@@ -1,6 +1,7 @@
 """What training brings back at 2 bits: KL and accuracy on unseen text against processor minutes, step by step.
 
-    python benchmarks/recovery.py MODEL CALIBRATION TRAIN TEST OUT.jsonl [--bits 2.05] [--runs plain,sensitivity,ranges]
+    python -m benchmarks.recovery.recovery MODEL CALIBRATION TRAIN TEST OUT.jsonl [--bits 2.05]
+        [--runs plain,sensitivity,ranges]
         [--epochs blocks:2,distill:2,ranges:1] [--rates blocks:1e-4:2e-4] [--seeds 0]
         [--from FOLDER] [--work FOLDER] [--recipe uniform:2bit/rows:each/gptq | --plan ALLOCATION]
         [--texts 3000] [--brief] [--label-column tags] [--text-column a --text-column b] [--method gptq]

@@ -1,6 +1,6 @@
 """Why end-to-end training after blocks lost what they had won: how many weights change their code, and what that costs.
 
-    python benchmarks/recovery_cells.py MODEL START CALIBRATION TRAIN OUT.json [--blocks 2] [--updates 24]
+    python -m benchmarks.recovery.recovery_cells MODEL START CALIBRATION TRAIN OUT.json [--blocks 2] [--updates 24]
         [--rates left:1e-4:5e-5,centred:1e-4:5e-5,centred:4e-4:1e-4]
 
 START is a quantized folder (`recovery.py` writes `start`). Its first blocks are trained for two passes over 1536 texts;
@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from recovery import whole_sentences
 
+from benchmarks.recovery.recovery import whole_sentences
 from qbert_opt.checkpoint.reader import load_quantized, read_matrices
 from qbert_opt.data.texts import read_texts
 from qbert_opt.models.batches import tokenize

@@ -1,6 +1,6 @@
 """Draw what training brings back: KL and accuracy on unseen text against processor minutes, one curve per run.
 
-    python benchmarks/recovery_curve.py recovery_results.jsonl ../docs/recovery.svg
+    python -m benchmarks.recovery.recovery_curve benchmarks/recovery/recovery_results.jsonl docs/recovery.svg
 
 Reads what `recovery.py` wrote. A run begins at the row of the quantizer's codes that precedes it in the file; bars are
 the 95 % intervals of the rows.

@@ -1,6 +1,7 @@
 """Is the plan that is best after rounding also the best after recovery? Scores at the recovered point, solved again.
 
-    python benchmarks/recovery_rescored.py MODEL CALIBRATION TRAIN TEST PLAN SCORES OUT.jsonl --work W [--seed 0]
+    python -m benchmarks.recovery.recovery_rescored MODEL CALIBRATION TRAIN TEST PLAN SCORES OUT.jsonl --work W
+        [--seed 0]
         [--texts 1500] [--scored 256] [--label-column C]
 
 PLAN is recovered (`blocks`, two passes). Its weights before rounding, as training left them, are a float model of their
@@ -21,8 +22,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from recovery import some, whole_sentences
 
+from benchmarks.recovery.recovery import some, whole_sentences
 from qbert_opt.checkpoint.reader import load_quantized
 from qbert_opt.data.texts import read_texts
 from qbert_opt.evaluation.evaluate import evaluate, outputs

@@ -1,6 +1,6 @@
 """What a stored share of the teacher's states costs and saves: bytes, and processor time of the teacher per batch.
 
-    python benchmarks/teacher_cache.py MODEL PLAN_FOLDER TEXT OUT.json [--batches 24] [--rounds 3]
+    python -m benchmarks.recovery.teacher_cache MODEL PLAN_FOLDER TEXT OUT.json [--batches 24] [--rounds 3]
 
 For each share: the size of the stored states, the time to run the teacher and store a batch, and the time to read it
 again, beside the teacher's own pass and a training step of the student (forward and backward, losses logits and hidden)

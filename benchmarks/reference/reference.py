@@ -1,6 +1,6 @@
 """Join the bundled reference: scores in nats, and Q-BERT's Ω of each layer beside them, so that its recipes apply.
 
-    python benchmarks/reference.py runs/reference.json runs/omega.json OUT.json.gz
+    python -m benchmarks.reference.reference runs/reference.json runs/omega.json OUT.json.gz
 
 `make reference` makes both files: `directional` scores of the whole grid, and `qbert` scores of fewer texts, because Ω
 takes some 1,500 products with the Hessian. Both must be of one model.

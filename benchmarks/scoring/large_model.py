@@ -1,6 +1,6 @@
 """Can a model larger than memory be scored, quantized and evaluated? Memory and time of each step against its blocks.
 
-    python benchmarks/large_model.py FOLDER TEXTS --tokenizer BERT_FOLDER --layers 8 [--width 768] [--in-memory]
+    python -m benchmarks.scoring.large_model FOLDER TEXTS --tokenizer BERT_FOLDER --layers 8 [--width 768] [--in-memory]
 
 Writes a BERT of random weights tensor by tensor, scores it (`directional`, `gptq` at 3 bits in columns of 128),
 quantizes it and evaluates what was written against the model, by the command line as users do and with `--paged`

@@ -1,6 +1,7 @@
 """How far does second order reach? The real loss of each text beside the loss of the model's linear response.
 
-    python benchmarks/linear_response.py MODEL TEXTS FOLDER OUT.jsonl [--texts 900] [--skip 512] [--label-column C]
+    python -m benchmarks.scoring.linear_response MODEL TEXTS FOLDER OUT.jsonl [--texts 900] [--skip 512]
+        [--label-column C]
 
 For several errors ΔW of all matrices (that of the quantized FOLDER, and rounding to nearest in `rows:each` at 6 and 7
 bits): the KL of each text at W + ΔW, and its second order from the outputs at W + ΔW / 256, with what the matrices do

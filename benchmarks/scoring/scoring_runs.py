@@ -1,7 +1,7 @@
 """How much memory does scoring take under a limit, and what do two processes save?
 
-    python benchmarks/scoring_runs.py memory MODEL TEXTS --limits 400MiB 2GiB
-    python benchmarks/scoring_runs.py torchrun MODEL TEXTS
+    python -m benchmarks.scoring.scoring_runs memory MODEL TEXTS --limits 400MiB 2GiB
+    python -m benchmarks.scoring.scoring_runs torchrun MODEL TEXTS
 
 Through the command line, as users run it, with plain rounding and one thread for each process. `memory`: the peak above
 the model that the run itself measured, and its processor time. `torchrun`: seconds on the wall of one process and of

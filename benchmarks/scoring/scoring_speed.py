@@ -1,6 +1,6 @@
 """What do all directional scores cost, counted in training steps, and what does power iteration cost instead?
 
-    python benchmarks/scoring_speed.py MODEL [--tokens 64 16] [--choices 28] [--power-iteration snips/dev]
+    python -m benchmarks.scoring.scoring_speed MODEL [--tokens 64 16] [--choices 28] [--power-iteration snips/dev]
 
 On the same random texts, in processor seconds of this process: one forward and backward pass over all parameters; the
 factor pass; the scores of every matrix under the 28 choices of the default grid; rounding the matrices apart. Rounds

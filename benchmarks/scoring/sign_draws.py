@@ -1,6 +1,6 @@
 """How much noise do random sign sums add to scores, and what do they cost?
 
-    python benchmarks/sign_draws.py MODEL DATA OUT.jsonl [--label-column C] [--scored 320] [--seeds 12]
+    python -m benchmarks.scoring.sign_draws MODEL DATA OUT.jsonl [--label-column C] [--scored 320] [--seeds 12]
 
 Three matrices of every other layer at 2 and 4 bits (`rtn`, one range per row). Each text's loss is computed for several
 seeds with one draw, which separates the noise of the draws from what the texts differ by; from both follows the

@@ -1,6 +1,6 @@
 """At which softmax temperature should the curvature of `directional` be taken? Plans measured on unseen text.
 
-    python benchmarks/temperature.py MODEL CALIBRATION TEST [--text-column NAME]
+    python -m benchmarks.scoring.temperature MODEL CALIBRATION TEST [--text-column NAME]
 
 For each temperature: scores, the plan at 2.25, 2.5 and 3 bits per weight, its predicted loss (curvature at that
 temperature) and the KL measured on TEST with its 95 % bootstrap interval. One quantizer (gptq) for all.

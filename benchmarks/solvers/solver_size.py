@@ -1,6 +1,6 @@
 """How large a decoder can the command line plan? Time and memory of each step for thousands of matrices.
 
-    python benchmarks/solver_size.py OUT.json [--layers 358 1429] [--folds 8] [--time-limit 60s]
+    python -m benchmarks.solvers.solver_size OUT.json [--layers 358 1429] [--folds 8] [--time-limit 60s]
 
 Writes made-up scores of decoders with 7 matrices per layer and 36 choices each (bits 2, 4, 8 × ranges of 32, 64, 128
 inputs × four forms; 1,429 layers are 10,003 matrices), with parts for cross-fitting as real scores have and a scored
@@ -175,7 +175,7 @@ def main() -> None:
         print(json.dumps(steps(path, float(speed), int(memory), float(options.time_limit.rstrip("s")))))
         return
     document = json.loads(options.out.read_text()) if options.out.exists() else {"rows": []}
-    document |= {"command": " ".join(["python", *sys.argv]), "machine": platform.machine()}
+    document |= {"command": " ".join(["python -m", __spec__.name, *sys.argv[1:]]), "machine": platform.machine()}
     for layers in options.layers:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "scores.json"
@@ -191,10 +191,9 @@ def main() -> None:
             asked = ["--min-tokens-per-s", str(speed), "--max-memory", f"{memory}B", "--context", str(CONTEXT)]
             asked += ["--time-limit", options.time_limit]
             if options.only in (None, "steps"):
-                child = [sys.executable, __file__, str(options.out), "--time-limit", options.time_limit, "--steps-of"]
-                answer = subprocess.run(
-                    [*child, str(path), str(speed), str(memory)], check=True, capture_output=True, text=True
-                )
+                child = [sys.executable, "-m", __spec__.name, str(options.out), "--time-limit", options.time_limit]
+                child += ["--steps-of", str(path), str(speed), str(memory)]
+                answer = subprocess.run(child, check=True, capture_output=True, text=True)
                 row["steps"] = json.loads(answer.stdout)
             if options.only in (None, "pinned"):
                 row["pinned"] = solved(path, [*asked, "--cache-bits", "16"])

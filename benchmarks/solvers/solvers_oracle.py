@@ -1,13 +1,13 @@
 """Hold every solver against exhaustive search on thousands of generated problems.
 
-    python benchmarks/solvers_oracle.py [problems] [seed]
+    python -m benchmarks.solvers.solvers_oracle [problems] [seed]
 
 Up to 5 items × 5 options, no to 3 capacities (floors, below floors, fractions, infinite), masks, chained ties, pins,
 families, judges of ties, values of either sign from 1e-24 to 1e15, all of them together. Prints how often each solver
 answered what, and every disagreement.
 """
 
-import sys
+import argparse
 from collections import Counter
 
 import numpy as np
@@ -73,13 +73,15 @@ def disagreement(case: ChoiceProblem, name: str, oracle, found) -> str | None:
 
 
 def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 3000
-    seed = int(sys.argv[2]) if len(sys.argv) > 2 else 0
-    rng = np.random.default_rng(seed)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("problems", nargs="?", type=int, default=3000)
+    parser.add_argument("seed", nargs="?", type=int, default=0)
+    options = parser.parse_args()
+    rng = np.random.default_rng(options.seed)
     usable = describe()
     counts: Counter[tuple[str, str]] = Counter()
     wrong = 0
-    for _ in range(count):
+    for _ in range(options.problems):
         case = problem(rng)
         oracle = solve(case, "exhaustive")
         for name in available():
@@ -93,7 +95,7 @@ def main() -> None:
                 print(f"{name}: {error}\n{oracle}\n{found}\n{case!r}")
     for (name, status), number in sorted(counts.items()):
         print(f"{name:12s}{status:12s}{number}")
-    print(f"{count} problems, {wrong} disagreements")
+    print(f"{options.problems} problems, {wrong} disagreements")
 
 
 if __name__ == "__main__":

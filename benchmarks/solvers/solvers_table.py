@@ -1,6 +1,6 @@
 """Ours beside peers, one thread, CPU time: 20 seeded instances per row, and programs of real tables of scores.
 
-    python benchmarks/solvers_table.py OUT.json [--rows TEXT] [--scores NAME=scores.json …]
+    python -m benchmarks.solvers.solvers_table OUT.json [--rows TEXT] [--scores NAME=scores.json …]
 
 Rows whose name holds TEXT are run and put into OUT.json; the others stay. CPU time counts this process and its
 children. A peer that gives no plan, or one that breaks a row, is counted as failed; `worse` is the part by which its
@@ -18,9 +18,15 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from solvers_instances import instance, real_instance
-from solvers_peers import exact_dp, grid_dp, highs_to_the_proof, hull_and_greedy, plain_cbc, plain_highs
-
+from benchmarks.solvers.solvers_instances import instance, real_instance
+from benchmarks.solvers.solvers_peers import (
+    exact_dp,
+    grid_dp,
+    highs_to_the_proof,
+    hull_and_greedy,
+    plain_cbc,
+    plain_highs,
+)
 from hwmodels import load_device
 from qbert_opt.data.reference import reference_scores
 from qbert_opt.runtime.provenance import code_commit

@@ -1,6 +1,7 @@
 """Count false proofs: every solver on problems made to break float arithmetic, against exact rational arithmetic.
 
-    python benchmarks/solvers_torture.py OUT.json [--problems 20000] [--seed 0] [--solvers auto,dp] [--cbc-every 10]
+    python -m benchmarks.solvers.solvers_torture OUT.json [--problems 20000] [--seed 0] [--solvers auto,dp]
+        [--cbc-every 10]
 
 Up to 5 items × 4 options and 3 capacities, with value scales from 1e-300 to 1e300 mixed in one table, absurd outliers
 of either sign, exact and near ties, negative values, usages up to 1e300, capacities at the floor, below it, zero,
@@ -267,7 +268,7 @@ def main() -> None:
         if index % 500 == 499 or index == options.problems - 1:
             kinds = ("false optimal", "false infeasible", "false bound", "broken plan", "false time limit", "error")
             report = {
-                "command": f"python benchmarks/solvers_torture.py {' '.join(sys.argv[1:])}",
+                "command": f"python -m benchmarks.solvers.solvers_torture {' '.join(sys.argv[1:])}",
                 "commit": commit,
                 "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
                 "problems": index + 1,
