@@ -32,10 +32,10 @@ docs: $(READY)                  ## write the reference pages from the code, and 
 	$(BIN)/python docs/generate.py
 
 demo: $(READY) $(ENCODER)       ## fine-tune, score, solve, simulate, quantize, evaluate on a real model
-	$(BIN)/python benchmarks/demo.py runs/demo
+	$(BIN)/python -m benchmarks.commands.demo runs/demo
 
 reference: $(READY)             ## recompute the bundled reference scores (about two hours on one core)
-	$(BIN)/python benchmarks/mpnet_encoder.py models/all-mpnet-base-v2
+	$(BIN)/python -m benchmarks.reference.mpnet_encoder models/all-mpnet-base-v2
 	mkdir -p runs $(dir $(REFERENCE))
 	head -n 9001 $(SNIPS) > runs/snips-trained.tsv
 	(head -n 1 $(SNIPS) && tail -n +9002 $(SNIPS)) > runs/snips-unseen.tsv
@@ -47,7 +47,7 @@ reference: $(READY)             ## recompute the bundled reference scores (about
 	$(BIN)/qbert-opt sensitivity --model models/mpnet-base-slots --data runs/snips-unseen.tsv --label-column tags \
 	  --metric qbert --method rtn --bits 2 --groupings rows:128 --calibration-samples 20 --scoring-samples 20 --table-bits none \
 	  --memory-limit 4GiB -o runs/omega.json
-	$(BIN)/python benchmarks/reference.py runs/reference.json runs/omega.json $(REFERENCE)
+	$(BIN)/python -m benchmarks.reference.reference runs/reference.json runs/omega.json $(REFERENCE)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -1,6 +1,6 @@
 """Plans of other allocators beside ours at exactly the same bytes, all realised by one quantizer.
 
-    python benchmarks/rivals/environment.py all ENVIRONMENTS
+    python -m benchmarks.rivals.environment all ENVIRONMENTS
     python -m benchmarks.rivals.contest MODEL TEXTS TEST --environments ENVIRONMENTS --work WORK -o results.jsonl
 
 Every allocator gets the same texts with their labels and decides among 2, 3, 4 and 8 bits for each matrix of the
@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.plans import only
+from benchmarks.predictions.plans import only
 from benchmarks.rivals.answers import BITS, GROUPING, Refusal, WrongAnswer, ask, request
 from benchmarks.rivals.asked import Asked
 from benchmarks.rivals.environment import MissingEnvironment

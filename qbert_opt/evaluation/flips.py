@@ -35,7 +35,9 @@ NODES = 32  # of the quadrature
 RIVALS = 16  # logits per row that can win; the others of a large vocabulary are too far away
 SCALES = np.geomspace(1e-3, 1e2, 41)  # of the noise, at which chances are tabulated
 CARRYING = 8  # texts below which the density of margins is not read off single texts
-LOSS_SPREAD = 0.5  # standard deviation of log(measured / predicted loss) of whole plans; benchmarks/flips.py
+LOSS_SPREAD = (
+    0.5  # standard deviation of log(measured / predicted loss) of whole plans; benchmarks/predictions/flips.py
+)
 DRAWS = 1000
 TOGETHER = 1 << 22  # numbers in memory at a time
 

@@ -3,8 +3,8 @@
 The error of a row's logits depends on how sure the model is of it. A fine-tuned encoder moves sure texts to where what
 the head reads hardly changes any more: from undecided to sure texts of MiniLM/SST-2 the error of the pooler's input
 falls by a third, that of its product by 3.7, and that of the logits, behind the flat part of its tanh, by 8
-(`benchmarks/README.md`). On a classifier that is sure of nearly every text KL is mostly of the sure ones, so that noise
-of one size for all is far too small where answers can flip.
+(`benchmarks/predictions/README.md`). On a classifier that is sure of nearly every text, most of the KL comes from the
+sure ones, so noise of one size for all is far too small where answers can flip.
 
 No plan is needed to see this, since the error is linear in small errors of the weights: a few draws of white noise on
 every encoder matrix show the variance of a margin's error in relation to the mean KL. The ratio is what counts; the

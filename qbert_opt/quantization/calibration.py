@@ -118,7 +118,7 @@ def static_grid(method: str) -> tuple[Choice, ...]:
 
     Where a range spans rows, the zero of codes is in the middle: an offset is a sum over the inputs and two more passes
     over the outputs of each product, a sixth of the time of a whole small model, and buys next to nothing (measured:
-    benchmarks/README.md, exports beside what users would take).
+    benchmarks/engines/README.md, exports beside what users would take).
 
     Raises:
         UsageError: unknown method.

@@ -2,7 +2,8 @@
 
 Scores round every matrix under every choice; a plan has one choice for each. `guided` takes 2.5 times as long as `gptq`
 and rounds more closely, so scoring every choice with `gptq` and writing the chosen ones with `guided` has nearly the
-loss of using `guided` throughout, in nearly the time of `gptq` (`benchmarks/quantizers.py --written guided`).
+loss of using `guided` throughout, in nearly the time of `gptq`
+(`benchmarks/quantizers/quantizers.py --written guided`).
 """
 
 from __future__ import annotations

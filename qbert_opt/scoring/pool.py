@@ -5,7 +5,7 @@ with probability proportional to `0.8 u / Σu + 0.2 / N` and weighted by its inv
 every score is an unbiased estimate of that of the whole pool, with a fraction of the variance of as many texts drawn
 evenly: what a confident model's few uncertain texts would add by chance, they add surely. The second part bounds
 every weight by five times that of an even draw (Hesterberg 1995). The trace at temperature 1 serves scores at both
-temperatures best (`benchmarks/README.md`).
+temperatures best (`benchmarks/allocation/README.md`).
 
 The pool is cut into the folds of cross-fitting first and texts are drawn within each, so that the variance between
 folds contains the pool's own. Within a fold the draw is systematic in the order of the traces.

@@ -36,7 +36,7 @@ PLAN_SPREAD = 0.2
 
 It is what matrices do to each other and what the second order leaves out, which no score of a single matrix contains.
 Chosen on twelve plans of one tagger. With it 125 of 137 plans of seven models lie in their intervals, but only 22 of 31
-where the model is sure of nearly every text: `benchmarks/coverage.py`.
+where the model is sure of nearly every text: `benchmarks/predictions/coverage.py`.
 """
 WITHIN_90 = 1.6449  # standard deviations of a normal distribution on either side that hold 90 % of it
 LARGEST_ERROR = 3.0  # standard error over predicted loss, above which an interval would say nothing

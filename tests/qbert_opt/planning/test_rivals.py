@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.plans import only
+from benchmarks.predictions.plans import only
 from benchmarks.rivals import contest, environment
 from benchmarks.rivals.answers import Refusal, WrongAnswer, ask, code_bits, labels, read_answer, right_answers
 from benchmarks.rivals.asked import Asked, answer, has_loss, inputs, read, refuse
@@ -64,7 +64,7 @@ def test_a_broken_answer_and_a_refusal_are_told_apart(tmp_path):
 
 def test_a_rival_without_an_environment_is_one_line(tmp_path):
     """It says which command makes it; an unknown rival lists those there are."""
-    with pytest.raises(environment.MissingEnvironment, match=r"nncf: no environment in .*environment\.py nncf"):
+    with pytest.raises(environment.MissingEnvironment, match=r"nncf: no environment in .*environment nncf"):
         ask("nncf", ASKED, tmp_path / "environments", tmp_path)
     with pytest.raises(environment.MissingEnvironment, match=r"haq: not a rival\. Legal: modelopt, autoround"):
         environment.make("haq", tmp_path)
