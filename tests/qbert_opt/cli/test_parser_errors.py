@@ -72,6 +72,10 @@ def test_there_are_many(cli):
         ("solve --budget 4bit -m x --measure tidl", "--measure tidl: can be planned for only"),
         ("solve --budget 4bit -m x --measure torch", "--measure torch: runs every plan as floats"),
         ("solve --budget 4bit -d car-soc --nonlinearity softmax=9", "--nonlinearity softmax=9: legal: poly, shift, "),
+        (
+            "pareto --devices car-soc --allow-drop 1 --points 5",
+            "--points: belongs to a family of sizes; --devices makes one plan for each. Remove it, or give one",
+        ),
         ("pareto --devices magic", "--devices magic: found no such file or device"),
     ],
 )

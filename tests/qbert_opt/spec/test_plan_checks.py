@@ -143,7 +143,7 @@ def test_every_field_of_a_plan_is_checked_or_trusted_by_name(full_plan, tmp_path
             -1.0,
             r"predicted_std_error: Input should be greater than or equal to 0, found -1.0",
         ),
-        (("loss_scale",), 0.0, r"loss_scale: Input should be greater than or equal to 1e-06, found 0.0"),
+        (("loss_scale",), 0.0, r"loss_scale: Input should be greater than or equal to 0\.000001, found 0.0"),
         (("device", "energy_j"), -1.0, r"device\.energy_j: Input should be greater than or equal to 0, found -1.0"),
         (("device", "seq_len"), 0, r"device\.seq_len: Input should be greater than or equal to 1, found 0"),
         (("roundings",), ["matrices"], r"roundings is \('matrices',\); legal here: \('matrices', 'tables', 'activ"),

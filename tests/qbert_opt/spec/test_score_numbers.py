@@ -12,7 +12,7 @@ SIGNED = {  # may be negative
     "activations.ranges", "block_sensitivity.eigenvalues", "curvature.eigenvalues", "curvature.value",
 }  # fmt: skip
 RANKED = {  # of any size: no sum or square of them decides
-    "activations.ranges", "block_sensitivity.eigenvalues", "block_sensitivity.omega", "curvature.eigenvalues",
+    "block_sensitivity.eigenvalues", "block_sensitivity.omega", "curvature.eigenvalues",
     "curvature.products", "curvature.std_error", "curvature.value", "effective_samples", "provenance.back_propagations",
     "provenance.max_tokens", "provenance.mean_tokens", "provenance.num_calibration", "provenance.num_cut",
     "provenance.num_lost", "provenance.num_pool", "provenance.num_scored", "samples", "tables.unseen_factor",
@@ -43,7 +43,7 @@ def document(rtn_scores):
     scores["curvature"] = [{"module": matrices[0], **curvature}]
     scores["block_sensitivity"] = [{"block": 0, "omega": 1.0, "eigenvalues": [1.0]}]
     scores["provenance"] |= {"mean_confidence": 0.9, "scored_accuracy": 0.9, "back_propagations": 2.0, "num_cut": 0}
-    return scores
+    return json.loads(json.dumps(scores))  # no list is in two places
 
 
 def numbers(document):
