@@ -112,21 +112,21 @@ def held_choices(
         width = target.width_refusal(item)
         if width is not None:
             raise UsageError(
-                f"{target.said}: {item.module} has {width}, however it is stored. Engines that hold it: "
+                f"{target.said}: {item.module} has {width}, however it is stored. Engines that support it: "
                 f"{', '.join(engines_of_width(item.columns))}."
             )
         if not held[i].any():
             reason = next((target.refusal(item, choices[j]) for j in np.flatnonzero(legal[i]).tolist()), "")
             raise UsageError(
-                f"{target.said}: holds none of the choices scored for {item.module} ({reason}). "
-                f"It holds {target.held}. Score such choices."
+                f"{target.said}: supports none of the choices scored for {item.module} ({reason}). "
+                f"It supports {target.held}. Score such choices."
             )
     for table in unscored_tables(scores):
         reason = target.refusal(table, TABLE_CHOICE)
         if reason is not None:
             raise UsageError(
                 f"{target.said}: cannot hold {table.module}, which was not scored and so has {TABLE_CHOICE.name} "
-                f"({reason}). Score tables too, in forms that it holds (`table_bits`, `forms`)."
+                f"({reason}). Score tables too, in forms that it supports (`table_bits`, `forms`)."
             )
     return held
 

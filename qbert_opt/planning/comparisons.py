@@ -70,7 +70,7 @@ def best_uniform_plans(
 
 
 def _keeps_rates(task: PlanningTask, chosen: Sequence[tuple[int, int]]) -> bool:
-    """Whether a plan of a decoder keeps the limits on time, energy and traffic, by their separable upper bounds.
+    """Whether a plan of a decoder meets the limits on time, energy and traffic, by their separable upper bounds.
 
     Args:
         task: scores, limits and hardware.

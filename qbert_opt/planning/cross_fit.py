@@ -57,7 +57,7 @@ def stand_in(task: PlanningTask, problem: ChoiceProblem, values: NDArray[np.floa
         values: the other scores, float64 [items, choices].
 
     Returns:
-        The choice of each item, int [items]; None if no plan of the sweep keeps every limit.
+        The choice of each item, int [items]; None if no plan of the sweep meets every limit.
     """
     columns = values.shape[1]
     tiled = np.tile(np.where(task.legal, values, np.inf), (1, len(problem.options) // columns))

@@ -78,7 +78,7 @@ def _with_instead(
             )
             losses[name] = solve_task(other.with_static_inputs(static) if static else other, QUICK).solution.value
         except InfeasibleError:
-            reasons.append(f"no plan for {name} keeps the limits")
+            reasons.append(f"no plan for {name} meets the limits")
         except NoPlanFoundError:
             reasons.append(f"no plan for {name} was found within {QUICK.time_limit_s:g} s")
         except UsageError:

@@ -4,7 +4,7 @@ Products of 16-bit inputs take longer than those of 8 bits, and those of 4 bits 
 so under a limit on latency or energy widths compete with the bits of weights. The inputs that ask for another width
 than the device's own are ordered: those that ask for more bits by the loss that this saves for each second it costs,
 then those that ask for fewer by the seconds that this saves for each loss it costs. For several counts, the first so
-many get what they ask for, the weights are solved anew at the prices of these widths, and the plan of least loss is
+many get what they ask for, the weights are solved again at the prices of these widths, and the plan of least loss is
 kept. Its proof is for its own widths. No choice of widths among these inputs can lose less than the weights as if each
 input had its fewest bits and the inputs as if each had its best, so the search ends where a plan does not.
 """
@@ -55,7 +55,7 @@ def solve_rounded(
         The task with its final costs, its best plan, and how each input is quantized.
 
     Raises:
-        InfeasibleError: no plan keeps every limit.
+        InfeasibleError: no plan meets every limit.
         UsageError: none of the `activations` was scored.
     """
     activations = runnable_inputs(task, activations)
@@ -146,7 +146,7 @@ def _by_gain(own: _Answer, wanted: Sequence[PlannedActivation]) -> list[int]:
 def _with_first(
     own: _Answer, wanted: Sequence[PlannedActivation], chosen: Sequence[int], options: SolverOptions
 ) -> _Answer | None:
-    """Return the answer with the wanted widths of some inputs; None if no plan keeps the limits."""
+    """Return the answer with the wanted widths of some inputs; None if no plan meets the limits."""
     planned = tuple(wanted[at] if at in chosen else plain for at, plain in enumerate(own.planned))
     task = own.task.reading(input_bits(planned))
     try:

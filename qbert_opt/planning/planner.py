@@ -58,7 +58,7 @@ def allocate(
 
     Raises:
         DeviceError: there is no such device, or its description is invalid.
-        InfeasibleError: no plan keeps every limit; the message gives the nearest feasible value, or the
+        InfeasibleError: no plan meets every limit; the message gives the nearest feasible value, or the
             smallest predicted loss found.
         UsageError: a constraint leaves a matrix without a choice or names one that does not exist, or a limit needs a
             device.

@@ -1,4 +1,4 @@
-"""Whether any choices keep the limits: known from shapes, before anything is scored."""
+"""Whether any choices meet the limits: known from shapes, before anything is scored."""
 
 from __future__ import annotations
 

@@ -189,7 +189,7 @@ def why_infeasible(task: PlanningTask, problem: ChoiceProblem, solution: ChoiceS
             f"binding limit {row.measure}"
         )
     other = "" if constraints.bits is None else ", or allow other --bits"  # which some verbs do not have
-    return "no plan keeps every limit: " + "; ".join(parts) + f". Raise it{other}."
+    return "no plan meets every limit: " + "; ".join(parts) + f". Raise it{other}."
 
 
 def _ceiling(problem: ChoiceProblem, resource: str) -> float:

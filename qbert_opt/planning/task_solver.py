@@ -36,7 +36,7 @@ def solve_task(task: PlanningTask, options: SolverOptions) -> Plan:
         options: solver, time limit, gap.
 
     Raises:
-        InfeasibleError: no plan keeps every limit.
+        InfeasibleError: no plan meets every limit.
         UsageError: the solver does not take this program, or ran out of time before finding any plan.
     """
     problem = task.problem(task.capacity(), joint=task.joint)
@@ -126,12 +126,12 @@ def top_plans(
         fewer = f"{search_ended(options)} before it found plan {len(rivals)}."
         warn(QbertOptWarning(f"`top_k` {count}: {fewer}"), stacklevel=2)
     elif len(kept) + 1 < count and within == math.inf:
-        fewer = f"{len(kept) + 1} plans: no more that keep the limits differ so much."
+        fewer = f"{len(kept) + 1} plans: no more that meet the limits differ so much."
         warn(QbertOptWarning(f"`top_k` {count}: {fewer}"), stacklevel=2)
     return [best, *kept][:count]
 
 
 def _keeps_loss(task: PlanningTask, plan: Plan) -> bool:
-    """Return whether a plan keeps the limit on the predicted loss, which the program cannot bound."""
+    """Return whether a plan meets the limit on the predicted loss, which the program cannot bound."""
     limit = task.constraints.max_loss
     return limit is None or plan.judged is None or plan.judged.loss <= limit

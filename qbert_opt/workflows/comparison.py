@@ -67,7 +67,7 @@ def compared(
         progress: called with the current step.
 
     Raises:
-        InfeasibleError: no plan keeps every limit, or is proven to.
+        InfeasibleError: no plan meets every limit, or is proven to.
     """
     relation = noise = None
     if KINDS[loaded.head.kind].loss.softmax and request.scores.loss_unit == loaded.head.loss_unit:

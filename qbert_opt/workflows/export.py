@@ -230,7 +230,7 @@ def _check_reading(name: str, module: Engine, loaded: LoadedModel, target: Path,
     found = misread(target, zip(texts, ids, strict=True))
     if found is not None:
         raise UsageError(
-            f"`engine` {name}: its own tokenizer reads {found[:80]!r} otherwise than the model's. Use `engine` "
+            f"`engine` {name}: its own tokenizer splits {found[:80]!r} differently from the model's. Use `engine` "
             "onnxruntime or openvino. Nothing was exported."
         )
 

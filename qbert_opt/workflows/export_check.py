@@ -65,7 +65,7 @@ def _of_the_plan(folder: Path, loaded: LoadedModel, allocation: Allocation) -> L
         return texts
     raise UsageError(
         f"{folder}: holds no {CHECK_TEXTS}, which earlier releases did not write. Give `texts`, those that the plan "
-        f"was scored on ({origin.data}), or quantize anew."
+        f"was scored on ({origin.data}), or quantize the model again."
     )
 
 
@@ -75,7 +75,7 @@ def _check_ids(folder: Path, samples: Iterable[Sequence[int]], loaded: LoadedMod
         if max(sample) >= words or len(sample) > loaded.longest:
             raise InputFileError(
                 f"{folder / CHECK_TEXTS}: has a text of {len(sample)} tokens with ids up to {max(sample)}; the model "
-                f"reads {loaded.longest} tokens of {words}. Quantize the model anew."
+                f"reads {loaded.longest} tokens of {words}. Quantize the model again."
             )
 
 

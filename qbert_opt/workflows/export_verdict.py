@@ -72,7 +72,7 @@ def compared(
         found = "missing or not finite" if graph is None or longest is None else f"{graph}; at full length {longest}"
         return Outcome(
             None, math.inf, limits,
-            f"{module.label()} answers otherwise than torch even with float32 activations: {found}. This is a bug in "
+            f"{module.label()} disagrees with torch even with float32 activations: {found}. This is a bug in "
             "the export or the engine; please report it.",
         )  # fmt: skip
     agreement: Agreement | None = graph  # exported in float32, the files have just answered as they will
@@ -121,10 +121,10 @@ def _with_loss(limits: AgreementLimits, loss: float) -> AgreementLimits:
 def _engine_refusal(module: Engine, activations: Activations, agreement: Agreement | None, slower: float) -> str:
     found = "outputs that are missing or not finite" if agreement is None else str(agreement)
     if activations == "float32":
-        return f"{module.label()} answers otherwise than torch: {found}. This is a bug in the export; please report it."
+        return f"{module.label()} disagrees with torch: {found}. This is a bug in the export; please report it."
     if activations == "planned":
         return (
-            f"{module.label()} answers otherwise than torch with the same rounding: {found}. This is a bug in the "
+            f"{module.label()} disagrees with torch with the same rounding: {found}. This is a bug in the "
             "export or the engine; please report it."
         )
     finer = " `activations` int8 rounds in smaller blocks." if activations == "int8-coarse" else ""

@@ -185,7 +185,7 @@ def _check_narrow(program: Program, questions: Sequence[Check]) -> int:
         wide = reference.run(check.inputs)
         for name, array in narrow.run(check.inputs).items():
             if not np.array_equal(array, wide[name]):
-                raise ArithmeticError(f"{name}: the int32 executor answers otherwise than the reference")
+                raise ArithmeticError(f"{name}: the int32 executor disagrees with the reference")
     return tokens
 
 

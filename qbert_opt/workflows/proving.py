@@ -1,4 +1,4 @@
-"""The smallest or fastest plan that is proven to keep limits on answers.
+"""The smallest or fastest plan that is proven to meet limits on answers.
 
 Plans are checked in an order that is fixed before any check text is read: the plan of least predicted loss first, then
 smaller and smaller (or faster and faster) ones, up to the first that cannot be proven. The one before it is taken. In
@@ -105,7 +105,7 @@ def prove_smallest(
     folder: Path,
     progress: Progress,
 ) -> Proven:
-    """Check smaller and smaller, or faster and faster, plans, and return the last that is proven to keep the limits.
+    """Check smaller and smaller, or faster and faster, plans, and return the last that is proven to meet the limits.
 
     Args:
         setup: model, texts and engine.
@@ -175,6 +175,6 @@ def _refusal(shipped: Shipped, quality: QualityLimits) -> str:
     planned = shipped.exported is not None and shipped.exported.activations == "planned"
     inputs = "; `activations` int8 rounds inputs in smaller blocks" if planned else ""
     return (
-        f"no plan is proven to keep every limit: that of least predicted loss ({file_bytes(shipped.plan) / 1e6:.2f} "
+        f"no plan is proven to meet every limit: that of least predicted loss ({file_bytes(shipped.plan) / 1e6:.2f} "
         f"MB, in {where}) has {said}. Give more text to check on, allow more, or raise the other limits{inputs}."
     )

@@ -115,7 +115,7 @@ def find_route(request: Request, activations: Activations | None, refusal: Calla
         refusal: says why the plan of least predicted loss with planned inputs will not do; None if it may.
 
     Raises:
-        InfeasibleError: no plan keeps every limit.
+        InfeasibleError: no plan meets every limit.
         UsageError: planned inputs were asked for, and not scored.
     """
     engine = request.constraints.engine
@@ -147,7 +147,7 @@ def engine_route(request: Request, activations: Activations | None, reason: str 
         reason: why inputs are not planned; None where that was not an option.
 
     Raises:
-        InfeasibleError: no plan keeps every limit.
+        InfeasibleError: no plan meets every limit.
     """
     notes: tuple[str, ...] = ()
     if reason is not None:
