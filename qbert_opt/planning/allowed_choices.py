@@ -94,8 +94,8 @@ def held_choices(
         target: the engine.
 
     Raises:
-        UsageError: a table is in tiers and the engine holds it as a whole, the engine supports no legal choice of some
-            item, or not what an unscored table has.
+        UsageError: a table is in tiers and the engine needs it whole, the engine supports no legal choice of some item,
+            or not the default choice of an unscored table.
     """
     tier = next((table for table in scores.profile.tables if table.tier_of), None)
     if tier is not None and target.whole_tables:  # first: no other scores would help
@@ -158,13 +158,13 @@ def _none_held(
     constraints: PlanConstraints,
     target: EngineTarget,
 ) -> str:
-    """Say that an engine holds none of the bits and groupings that the user allows, and why.
+    """Return the message that an engine supports none of the bits and groupings that the user allows, and why.
 
     Args:
         matrix: has no choice left.
         wanted: the choices that the user allows.
-        held: widths and forms that the engine holds in other groupings; their reasons say most.
-        constraints: what the user gave.
+        held: widths and forms that the engine supports in other groupings; their reasons are the most specific.
+        constraints: the user's constraints.
         target: the engine.
     """
     given = _asked(constraints)

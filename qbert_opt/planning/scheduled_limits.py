@@ -1,4 +1,4 @@
-"""Limits on latency and energy. Neither adds up over matrices, but separable sums bound both from below and above.
+"""Limits on latency and energy: neither adds up over matrices, but separable sums bound both from below and above.
 
 The lower sum (everything prefetched that can be) relaxes the limit, so the best plan under it bounds every plan that
 meets the limit. If that plan meets the limit itself, it is optimal. If not, the cap on the sum is lowered by the
@@ -23,7 +23,7 @@ from .program import FLOORS, SCHEDULED, PlanningTask
 from .solving import Plan, SolverOptions, placed, search, search_ended
 
 MAX_TIGHTENINGS = 12
-TIGHTENING_GAP = 1e-3  # enough under a lowered cap, because the proof is against the relaxation
+TIGHTENING_GAP = 1e-3  # sufficient under a lowered cap, because the proof is against the relaxation
 
 
 def broken(task: PlanningTask, plan: Plan) -> list[Row]:
@@ -117,7 +117,7 @@ def _rows(caps: Mapping[str, float], sums: Mapping[str, str]) -> dict[str, float
 
 
 def proven_against(solution: ChoiceSolution, lower_bound: float) -> ChoiceSolution:
-    """Return a solution whose status and gap are those that a given lower bound proves.
+    """Return a solution with the status and gap proven by a given lower bound.
 
     Args:
         solution: found under lowered caps, which prove nothing about the problem itself.
