@@ -26,7 +26,7 @@ class Call:
         shape: shape of the output.
         edge: the output's place in the autograd graph; None without a graph.
         channels_first: whether the output is `[B, rows, T]`, as for a convolution.
-        factor: of the output, after the matrix or table, see `layers.table_scale`.
+        factor: scale of the output after the matrix or table, see `layers.table_scale`.
     """
 
     inputs: torch.Tensor
@@ -52,7 +52,7 @@ def captured(model: nn.Module, modules: Sequence[str]) -> Iterator[dict[str, Cal
     Modules of the same kind that share their weight with a named one count as calls of it. The input of a convolution
     is its windows, `[B, T, columns]`, and the input of an embedding table is the row numbers, `[B, T, 1]`. Positions
     that all samples share are looked up once per batch; they are expanded so that each sample has its own gradient.
-    Calls by other threads are not recorded. Of a paged model, inputs and gradients lie on disk until its batch ends.
+    Calls by other threads are not recorded. Inputs and gradients of a paged model stay on disk until the batch ends.
 
     Args:
         model: contains the modules.

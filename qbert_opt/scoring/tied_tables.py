@@ -1,7 +1,7 @@
 """A table that is also a decoder's output layer: rounding it changes both the embeddings and the logits.
 
-The logits are W h for the table W and the last states h, so a rounding error Δ of the table changes the contribution of
-one back-propagated factor f by
+The logits are W h for the table W and the last states h, so a rounding error Δ of the table changes the sum for one
+back-propagated factor f by
 
     Σ_t g_tᵀ Δ[id_t]  +  Σ_t ĝ_tᵀ Δ h_t,
 
