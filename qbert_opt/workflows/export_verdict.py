@@ -1,4 +1,4 @@
-"""Whether an export is accepted, and what is said where it is not."""
+"""Whether an export is accepted, and the message if it is not."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ SAME_ROUNDING_LIMITS = AgreementLimits(loss=0.01, flipped=0.02, difference=0.2)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an export answered.
+    """The result of running an export.
 
     Attributes:
         agreement: as exported; None if an output is missing or not finite.
-        graph_difference: largest difference in float32; infinite for a wrong graph, which no other rounding mends.
-        limits: what is accepted.
-        refusal: why it is refused; None if it is not.
+        graph_difference: largest difference in float32; infinite for a wrong graph, which no other rounding can fix.
+        limits: largest accepted differences.
+        refusal: why it is refused; None if it is accepted.
     """
 
     agreement: Agreement | None
@@ -47,7 +47,7 @@ def compared(
     allocation: Allocation,
     tolerance: float | None,
 ) -> Outcome:
-    """Run written files and judge their answers.
+    """Run exported files and compare their outputs.
 
     Args:
         module: the engine.
@@ -100,7 +100,7 @@ def _planned_refusal(
     tolerance: float | None,
     slower: float,
 ) -> str | None:
-    """Say why the plan's static ranges change too much of what the quantized model answers; None if they do not."""
+    """Return why the plan's static ranges change the quantized model's outputs too much; None if they do not."""
     rounding = compare(kind, [(a.answers, b.answers) for a, b in zip(checks, references, strict=True)])
     predicted = sum(item.predicted_loss for item in allocation.activations)
     limits = _with_loss(ROUNDING_LIMITS, 2 * predicted) if tolerance is None else AgreementLimits(loss=tolerance)
