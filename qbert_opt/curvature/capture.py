@@ -138,6 +138,18 @@ def real_tokens(tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return tensor.reshape(-1, tensor.shape[-1])
 
 
+def finite_tokens(name: str, inputs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return the real tokens of a module's input, see `real_tokens`.
+
+    Raises:
+        InputFileError: one is NaN or infinite; names the module.
+    """
+    tokens = real_tokens(inputs, mask)
+    if not torch.isfinite(tokens).all():
+        raise InputFileError(f"{name}: its input holds NaN or infinite values on the calibration text.")
+    return tokens
+
+
 @torch.no_grad()
 def input_grams(model: nn.Module, batches: Sequence[TokenBatch], modules: Sequence[str]) -> dict[str, torch.Tensor]:
     """Return the mean of `x xᵀ` over real tokens for the input x of each module.
@@ -163,11 +175,7 @@ def input_grams(model: nn.Module, batches: Sequence[TokenBatch], modules: Sequen
                 run(model, batch)
                 for name, calls in seen.items():
                     for inputs in (call.inputs for call in calls):
-                        tokens = real_tokens(inputs, batch.mask)
-                        if not torch.isfinite(tokens).all():
-                            raise InputFileError(
-                                f"{name}: its input holds NaN or infinite values on the calibration text."
-                            )
+                        tokens = finite_tokens(name, inputs, batch.mask)
                         times = 1 if is_per_sample(inputs, batch.mask) else len(batch.indices)
                         gram = tokens.T @ tokens
                         if times > 1:
