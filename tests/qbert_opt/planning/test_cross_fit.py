@@ -99,7 +99,7 @@ def test_scores_without_folds_have_no_cross_fitted_loss(rtn_scores):
 
 
 def test_a_plan_of_least_bytes_is_judged_too(rtn_scores):
-    """It is judged by plans of least loss with as many bytes, and that prediction is what keeps the limit."""
+    """It is judged by plans of least loss with as many bytes, and that prediction is what meets the limit."""
     table = noisy(rtn_scores, np.random.default_rng(2))
     most = float(np.nansum(np.nanmedian(table.values(), axis=1)))
     plan = allocate(table, Limits(), constraints=PlanConstraints(least="bytes", max_loss=most))
