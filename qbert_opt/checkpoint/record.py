@@ -27,7 +27,7 @@ CONFIG = "config.json"
 PLAN: Final = "allocation.json"
 WEIGHTS = "model.safetensors"
 ENTRY = "quantization_config"
-REMEDY = "Quantize the model anew."
+REMEDY = "Quantize the model again."
 
 
 class ReadBack(BaseModel):
@@ -207,7 +207,7 @@ def checked_record(entry: Any, where: str) -> FolderRecord:
     if entry.get("format") not in (FORMAT, OLD_FORMAT):
         raise InputFileError(
             f"{where}: format is {entry.get('format')!r}; this version reads {FORMAT!r} and {OLD_FORMAT!r}. Use the "
-            f"version of qbert-opt that wrote it ({entry.get('version', 'unknown')}), or quantize the model anew."
+            f"version of qbert-opt that wrote it ({entry.get('version', 'unknown')}), or quantize the model again."
         )
     try:
         return FolderRecord.model_validate(entry)

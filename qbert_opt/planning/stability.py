@@ -1,7 +1,7 @@
 """How much a plan depends on the texts that happened to be scored, and how much text is enough.
 
-The model is not run again: a score table holds the scores on a few equal parts of the scoring text. A bootstrap over
-these parts (Efron 1979) shows which choices change. Plans made from more and more parts, each judged on a held-out
+The model is not run again: a score table contains the scores on a few equal parts of the scoring text. A bootstrap over
+these parts (Efron 1979) shows which choices change. Plans made from more and more parts, each evaluated on a held-out
 part, show how much text is enough.
 """
 
@@ -108,7 +108,7 @@ def measure_stability(
     resamples: int,
     progress: Progress = silent,
 ) -> Stability:
-    """Make a plan again from resampled text and from less text.
+    """Solve again with resampled text and with less text.
 
     Args:
         task: scores and limits.
@@ -205,7 +205,7 @@ def _amounts(
     samples_per_fold: int,
     generator: np.random.Generator,
 ) -> tuple[TextAmount, ...]:
-    """Hold each part out in turn, add the others one by one in random order, and judge each plan on the held-out part.
+    """Hold out each part in turn, add the others one by one in random order, and evaluate each plan on that part.
 
     Args:
         folds: scores on each part, float64 [folds, items, choices].

@@ -154,7 +154,9 @@ def read_document(
     written = parsed.get("schema", schema) if isinstance(parsed, dict) else schema
     upgrades = older or {}
     if written not in (schema, *upgrades):
-        raise InputFileError(f"{path}: schema is {_shown(written)}; this version reads {schema!r}. Make the file anew.")
+        raise InputFileError(
+            f"{path}: schema is {_shown(written)}; this version reads {schema!r}. Make the file again."
+        )
     if written in upgrades:
         text = json.dumps(upgrades[written](parsed))
     from pydantic import ValidationError  # not above: `--help` reads no document

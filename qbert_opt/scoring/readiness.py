@@ -1,4 +1,4 @@
-"""Checks that a model and its samples can be scored; whatever would distort scores is an error or a warning."""
+"""Check that a model and its samples can be scored; whatever would distort scores is an error or a warning."""
 
 from __future__ import annotations
 

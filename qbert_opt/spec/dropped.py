@@ -11,7 +11,7 @@ from .score_parts import Loss
 class DroppedHeads(Frozen):
     """Attention heads of the model that a plan leaves out; the plan is of the model with smaller matrices.
 
-    What a head adds to its layer is replaced by its mean, which is stored in the bias of the attention's output matrix.
+    A head's contribution to its layer is replaced by its mean, stored in the bias of the attention's output matrix.
 
     Attributes:
         heads: by layer, numbers of the heads that it lacks in the whole model, from 0, ascending.

@@ -1,4 +1,4 @@
-"""What the parts of a plan that was read must satisfy: matrices, tables, quantized inputs, what is left out."""
+"""Checks of the parts of a plan read from a file: matrices, tables, quantized inputs, missing layers and heads."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check_parts(plan: Allocation) -> None:
     Raises:
         ValueError: a field differs from what follows from the others; names the part, the field and what is right.
     """
-    _check_dropped(plan)  # first, since shapes follow from what is left out
+    _check_dropped(plan)  # first, since shapes depend on what is left out
     _check_dropped_heads(plan)
     _check_matrices(plan)
     _check_tables(plan)
@@ -34,7 +34,7 @@ def require(where: str, **fields: tuple[object, object]) -> None:
     """Raise ValueError for the first field whose value is not the right one.
 
     Args:
-        where: what the fields are of, with a colon; empty for the plan itself.
+        where: owner of the fields, with a colon; empty for the plan itself.
         **fields: value and right value of each.
     """
     for name, (value, right) in fields.items():

@@ -1,4 +1,4 @@
-"""What a plan that was read must satisfy: every figure that follows from its profile, choices or parts is recomputed.
+"""Checks of a plan read from a file: every figure that follows from its profile, choices or parts is recomputed.
 
 What does not follow from the plan alone is trusted: the proof (`gap`, `lower_bound`), costs on a device, the file of an
 engine, and losses unless the scores are given too.
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 STATUSES = ("optimal", "feasible", "time_limit", "unproven")
 PROVEN_GAP = 1e-6
 RESCORED = "quantized in sequence and scored again"
-"""At the end of `contains` where the losses are of other codes than those that the solver chose from."""
+"""Ends `contains` if the losses belong to other codes than those that the solver chose from."""
 DIGITS = 1e-9  # relative: of figures that are sums of those in the file
 
 
@@ -109,7 +109,7 @@ def _check_proof(plan: Allocation) -> None:
 
 
 def _check_limits(plan: Allocation) -> None:
-    """Check what is said to be used of each limit against the figure that it is of, where the plan has that figure."""
+    """Check the stated use of each limit against the figure it limits, if the plan contains that figure."""
     file = plan if plan.engine is None else plan.engine
     figures: dict[str, float] = {"encoder_bytes": file.encoder_bytes, "total_bytes": file.total_bytes}
     if not plan.contains.endswith(RESCORED):

@@ -1,4 +1,4 @@
-"""The parts of a plan: what each matrix, table and input gets, what the plan costs, and which limits it keeps."""
+"""The parts of a plan: the storage of each matrix, table and input, the plan's cost, and the limits it meets."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class PlannedMatrix(Frozen):
         num_groups: number of ranges.
         group_size: rows or inputs per range.
         method: name of the quantizer.
-        symmetric: whether zero is in the middle of the levels.
+        symmetric: whether zero is the middle level.
         scale_dtype: type of the scales.
         zero_dtype: type of the offsets or zero points.
         form: what is stored for each range; derived from `symmetric` in plans of older releases.
@@ -153,11 +153,11 @@ class DroppedLayers(Frozen):
 
 
 class PlannedCache(Frozen):
-    """How a decoder's cache keeps keys and values: below 16 bits symmetric, one fp16 scale per head and token.
+    """How a decoder's cache stores keys and values: below 16 bits symmetric, with one fp16 scale per head and token.
 
     Attributes:
         bits: of a key or value.
-        predicted_loss: its score; None where a narrow cache was not scored, and no loss of the plan contains it.
+        predicted_loss: its score; None if a narrow cache was not scored, so that no loss of the plan includes it.
         std_error: standard error of its score.
     """
 
@@ -167,12 +167,12 @@ class PlannedCache(Frozen):
 
     @property
     def is_rounded(self) -> bool:
-        """Whether keys and values have fewer bits than they are computed in."""
+        """Whether keys and values are stored in fewer bits than computed."""
         return self.bits < 16
 
 
 class DecodeCost(Frozen):
-    """What a decoder's answer costs, token by token.
+    """The cost of a decoder's answer, token by token.
 
     Attributes:
         context: tokens per sequence in the cache when it is full, prompt and answer.
@@ -196,17 +196,17 @@ class DeviceCost(Frozen):
         name: of the device.
         seq_len: tokens per sentence.
         batch_size: sentences per inference.
-        latency_s: scheduled latency of one inference; of a decoder, of its prompt: the time to the first token.
+        latency_s: scheduled latency of one inference; for a decoder, of its prompt: the time to the first token.
         latency_bound_s: its separable upper bound, as limited in the program.
         peak_memory_bytes: all weights, a decoder's cache, and the activation arena.
         peak_bound_bytes: its separable upper bound.
-        dram_bytes: DRAM traffic per inference; of a decoder this and what follows is of one token with a full cache.
+        dram_bytes: DRAM traffic per inference; for a decoder, this and the following are per token with a full cache.
         bandwidth_bytes_per_s: DRAM bytes per inference × rate of inferences.
         energy_j: per inference, static power included.
         dynamic_energy_j: per inference, without static power.
         unpack_s: time spent unpacking weights.
         confidence: how far the figures can be trusted, from the device description.
-        decode: what the tokens of a decoder's answer cost; None, and not written, for an encoder.
+        decode: cost of the tokens of a decoder's answer; None, and not written, for an encoder.
     """
 
     name: str
@@ -230,7 +230,7 @@ class EngineFile(Frozen):
 
     Attributes:
         name: the engine.
-        encoder_bytes: of the matrices, with codes in the widths that the engine has and ranges as it stores them.
+        encoder_bytes: of the matrices, with codes in widths that the engine supports and ranges as it stores them.
         total_bytes: of the whole file.
         graph_bytes: the part of `total_bytes` that is nodes, names and shapes.
     """
@@ -242,12 +242,12 @@ class EngineFile(Frozen):
 
 
 class EngineOutlook(Frozen):
-    """Which engines of the device run a plan that was made for none of them, and what a plan for one would cost.
+    """Which of the device's engines can run a plan made for no engine, and the loss of a plan for one of them.
 
     Attributes:
         engines: engines that the device lists.
-        runs: those of them that run the plan unchanged.
-        custom: formats of the plan that none of them supports: bits, axis and form.
+        runs: engines that run the plan unchanged.
+        custom: formats of the plan that no engine supports: bits, axis and form.
         instead: the engine whose plan under the same limits has the least predicted loss; None if there is none, or
             none was sought.
         loss_ratio: sum of scores of that plan / sum of scores of this plan.
@@ -280,7 +280,7 @@ class UniformPlan(Frozen):
 
 
 class Limit(Frozen):
-    """A limit that the plan keeps.
+    """A limit that the plan meets.
 
     Attributes:
         resource: the limited quantity.

@@ -1,4 +1,4 @@
-"""The shapes and roles of a model's weights, without the weights: all that planning needs to know of a model.
+"""The shapes and roles of a model's weights, without the weights: everything that planning needs to know about a model.
 
 A `ModelProfile` is stored in the score file, so that solving and simulating need no model.
 """
@@ -35,7 +35,7 @@ class MatrixSpec(Frozen):
         columns: inputs.
         uses: how often one inference multiplies it with the tokens: 12 if 12 layers share it.
         fixed_positions: number of vectors besides tokens that it is multiplied with, such as relative positions.
-        transposed: whether the model stores it as `[columns, rows]`, as GPT-2 does; here rows are outputs all the same.
+        transposed: whether the model stores it as `[columns, rows]`, as GPT-2 does; here rows are always outputs.
     """
 
     module: str
@@ -60,7 +60,7 @@ class TableSpec(Frozen):
         module: its name in the model.
         rows: entries.
         columns: values of an entry.
-        reads_per_token: how often a token reads it; every tier is read, also where the row is another tier's.
+        reads_per_token: how often a token reads it; every tier is read, even if the row belongs to another tier.
         tier_of: the table that this is a tier of; empty for a whole table.
     """
 
@@ -115,8 +115,8 @@ class ModelProfile(Frozen):
         tables: embedding tables.
         head: linear layers outside the encoder.
         other_elements: number of elements in all other tensors, including the head's own weights.
-        unread_elements: those of `other_elements` that no answer reads, such as the pooler of sentence embeddings: they
-            are stored with the quantized model, and left out of engines' files.
+        unread_elements: those of `other_elements` that no output depends on, such as the pooler of sentence embeddings:
+            they are stored with the quantized model but omitted from engines' files.
         position_limit: longest text, in tokens, that the model has positions for; None without a limit, and in files of
             earlier releases.
         context_limit: most tokens that a decoder's cache can hold, where its windows make that more than
@@ -144,7 +144,7 @@ class ModelProfile(Frozen):
 
     @property
     def part(self) -> str:
-        """What holds the searched matrices: `encoder` or `decoder`."""
+        """Where the searched matrices are: `encoder` or `decoder`."""
         return "decoder" if self.causal else "encoder"
 
     @model_validator(mode="after")
@@ -206,12 +206,12 @@ class ModelProfile(Frozen):
 
     @property
     def oddity(self) -> str:
-        """What few engines' files hold, for messages."""
+        """A feature that few engines' files support, for messages."""
         return "a decoder" if self.causal else "a model of which some attention heads are left out"
 
     @property
     def engine_needs(self) -> dict[str, bool]:
-        """What `EngineRules.takes` must know of the model."""
+        """What `EngineRules.takes` needs to know about the model."""
         return {"decoder": self.causal, "fewer_heads": bool(self.block_heads)}
 
     def heads_of(self, item: MatrixSpec | TableSpec) -> int:
@@ -257,7 +257,7 @@ class ModelProfile(Frozen):
         return self.context_limit or self.max_tokens
 
     def seen(self, block: int, tokens: int) -> int:
-        """Return how many of some tokens a layer's last one sees, which are those that its cache keeps.
+        """Return how many tokens the last one sees in a layer, which is how many the layer's cache keeps.
 
         Args:
             block: the stored layer.
@@ -283,7 +283,7 @@ class ModelProfile(Frozen):
 
     @property
     def read_bytes(self) -> int:
-        """Those of `other_bytes` that some answer reads, which is what engines' files hold."""
+        """Part of `other_bytes` that outputs depend on, which is what engines' files contain."""
         return OTHER_BYTES * (self.other_elements - self.unread_elements)
 
     @property

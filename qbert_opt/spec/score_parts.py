@@ -28,8 +28,8 @@ class Provenance(Frozen):
         data: name of the data set.
         data_sha256: its hash.
         num_scored: number of scoring samples, disjoint from the calibration set.
-        num_pool: number of texts from which those that score were drawn, the uncertain ones more often; 0: all of them
-            score. Length, confidence and accuracy are then of the pool.
+        num_pool: number of texts from which the scoring samples were drawn, uncertain ones more often; length,
+            confidence and accuracy then refer to this pool. 0: no pool.
         num_calibration: number of samples in the calibration set, which fits the quantizer.
         mean_tokens: mean length of the scoring samples, in tokens.
         mean_confidence: mean probability of the most likely class; scores are too low on text where the model is
@@ -102,7 +102,7 @@ class TableScores(Frozen):
         weight_error: squared Frobenius norm of the quantization error; only in files of earlier releases.
         fold_value: as `ScoreTable.fold_value`.
         masks: why a choice is not allowed for a table, by module then choice name.
-        unseen_rows: share of each table's rows that the scoring text never reads.
+        unseen_rows: share of each table's rows that the scoring text never uses.
         unseen_reads: probability that the next read is of such a row, by Good-Turing: rows read once / all reads.
         unseen_factor: ratio of scores when rows read once are replaced by rows never read; about 1 if unseen words
             have the same quantization error as seen ones.

@@ -38,7 +38,7 @@ class Record(Frozen):
 
     Attributes:
         task: what was made, from what.
-        status: `infeasible` is a result too: no plan keeps the limits.
+        status: `infeasible` is a result too: no plan meets the limits.
         reason: why it is infeasible.
         notes: warnings.
         cpu_s: processor time, that of child processes included.

@@ -1,4 +1,4 @@
-"""`optimized.json`: what a run of `optimize` found, in numbers; the report puts them into words."""
+"""`optimized.json`: the findings of a run of `optimize`, in numbers; the report puts them into words."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ShareProof(Frozen):
         upper: one-sided upper bound of the share among all such texts.
         confidence: of the bound.
         holds: `upper` is at most `allowed`.
-        without_labels: the drop is taken as the share of flips, which is never smaller.
+        without_labels: the share of flips stands in for the drop, which is never larger.
     """
 
     limit: Literal["flips", "accuracy_drop"]
@@ -35,7 +35,7 @@ class ShareProof(Frozen):
 
 
 class Measured(Frozen):
-    """A model of the comparison: float32, uniform 8-bit or the plan. None is what was not predicted or measured.
+    """A model of the comparison: float32, uniform 8-bit or the plan. None: not predicted or not measured.
 
     Attributes:
         name: what it is.
@@ -82,13 +82,13 @@ class Outcome(Frozen):
         activations: how the engine rounds the inputs of products.
         loss_unit: of every loss.
         least: what was minimized under limits on answers: bytes or latency.
-        texts: sizes of the calibration, scoring and check texts, in words.
+        texts: description of the calibration, scoring and check texts.
         original: the float model.
         uniform: every matrix at 8 bits; None where that is not possible.
         uniform_choice: its bit width, grouping and quantizer.
         uniform_suffices: uniform 8-bit meets every limit.
         plan: the plan.
-        tried: plans that were checked, in the order fixed before the check; the last one that held is the plan.
+        tried: plans that were checked, in the order fixed beforehand; the last one that passed is the plan.
         limits: resource limits of the plan with what is used, in words.
         notes: what an engineer should know.
         files: what was written.

@@ -1,6 +1,6 @@
 """Time the plans of a shortlist in an engine on this machine, and rank them by measured latency.
 
-Latency depends on how weights are stored, not on their values, so every plan is rounded by `rtn` for this.
+Latency depends on how weights are stored, not on their values, so every plan is rounded by `rtn` here.
 """
 
 from __future__ import annotations

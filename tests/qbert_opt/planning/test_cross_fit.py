@@ -99,7 +99,7 @@ def test_scores_without_folds_have_no_cross_fitted_loss(rtn_scores):
 
 
 def test_a_plan_of_least_bytes_is_judged_too(rtn_scores):
-    """It is judged by plans of least loss with as many bytes, and that prediction is what keeps the limit."""
+    """It is judged by plans of least loss with as many bytes, and that prediction is what meets the limit."""
     table = noisy(rtn_scores, np.random.default_rng(2))
     most = float(np.nansum(np.nanmedian(table.values(), axis=1)))
     plan = allocate(table, Limits(), constraints=PlanConstraints(least="bytes", max_loss=most))
@@ -188,9 +188,11 @@ def test_the_interval_holds_the_texts_error_and_a_spread_of_plans(rtn_scores):
 
 
 def test_committed_plans_lie_in_their_intervals(rtn_scores):
-    """At least 90 % of the measured losses of `benchmarks/coverage.py`, and of other scores' plans of large samples."""
-    rows = [json.loads(line) for line in (RESULTS / "coverage_results.jsonl").read_text(encoding="utf-8").splitlines()]
-    rows += [row for row in json.loads((RESULTS / "selection_results.json").read_text())["rows"] if "predicted" in row]
+    """At least 90 % of the measured losses of `coverage.py`, and of other scores' plans of large samples."""
+    coverage = (RESULTS / "predictions" / "coverage_results.jsonl").read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in coverage.splitlines()]
+    selection = json.loads((RESULTS / "allocation" / "selection_results.json").read_text(encoding="utf-8"))
+    rows += [row for row in selection["rows"] if "predicted" in row]
     plan = allocate(rtn_scores, Limits(encoder_bytes=rtn_scores.profile.encoder_elements // 2))
     inside = []
     for row in rows:
