@@ -1,6 +1,6 @@
 """Texts for measurements that need more unseen text than a data set's own splits leave.
 
-    python -m benchmarks.predictions.splits SNIPS_FOLDER WN11_FOLDER OUT [--squad FILE]
+    python -m benchmarks.predictions.splits OUT [--snips FOLDER] [--wn11 FOLDER] [--squad FILE]
 
 SNIPS: 8,000 texts of train, drawn at random, for `qbert-opt fine-tune`; dev and 1,800 of the other texts to fit and
 score; test and 300 others to measure. WN11, whose train set has no false triples: of the test set 16,000 pairs "head
@@ -46,7 +46,29 @@ def triples(folder: Path) -> Iterator[tuple[str, str, str]]:
         yield "true" if truth == "1" else "false", f"{names[0][head]} {names[1][relation]}", names[0][tail]
 
 
-def questions(file: Path, out: Path) -> None:
+def write_utterances(folder: Path, out: Path) -> None:
+    """Write the sides of SNIPS; no text is on two of them."""
+    train, dev, test = (utterances(folder / split) for split in ("train", "dev", "test"))
+    random.Random(0).shuffle(train)
+    trained = {text for _, text in train[:8000]}
+    others = [row for row in train[8000:] if row[1] not in trained]
+    fit = dev + others[:1800]
+    fitted = {text for _, text in fit}
+    measured = [row for row in test + others[1800:2100] if row[1] not in fitted]
+    for name, rows in (("train", train[:8000]), ("fit", fit), ("measure", measured)):
+        write(out / f"snips-{name}.tsv", ("label", "sentence"), rows)
+
+
+def write_pairs(folder: Path, out: Path) -> None:
+    """Write the sides of WN11."""
+    pairs = sorted(set(triples(folder)))
+    random.Random(0).shuffle(pairs)
+    parts = {"train": pairs[:16000], "fit": pairs[16000:18000], "measure": pairs[18000:18900], "left": pairs[18000:]}
+    for name, part in parts.items():
+        write(out / f"wn11-{name}.tsv", ("label", "a", "b"), part)
+
+
+def write_questions(file: Path, out: Path) -> None:
     """Write the short questions of each side, with all accepted answers."""
     for split, side in SIDES.items():
         data = read_texts(file, split=split)
@@ -59,27 +81,20 @@ def questions(file: Path, out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("snips", "wn11", "out"):
-        parser.add_argument(name, type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--snips", type=Path, help="folder with train, dev and test, each with `label` and `seq.in`")
+    parser.add_argument("--wn11", type=Path, help="folder with test.tsv, entity2text.txt and relation2text.txt")
     parser.add_argument("--squad", type=Path, help="dev set of SQuAD in the official layout")
     options = parser.parse_args()
+    sources = ((options.snips, write_utterances), (options.wn11, write_pairs), (options.squad, write_questions))
+    if all(source is None for source, _ in sources):
+        parser.error("no data set. Give --snips, --wn11 or --squad.")
     options.out.mkdir(parents=True, exist_ok=True)
-    train, dev, test = (utterances(options.snips / split) for split in ("train", "dev", "test"))
-    random.Random(0).shuffle(train)
-    trained = {text for _, text in train[:8000]}
-    others = [row for row in train[8000:] if row[1] not in trained]
-    fit = dev + others[:1800]
-    fitted = {text for _, text in fit}
-    measured = [row for row in test + others[1800:2100] if row[1] not in fitted]
-    for name, rows in (("train", train[:8000]), ("fit", fit), ("measure", measured)):
-        write(options.out / f"snips-{name}.tsv", ("label", "sentence"), rows)
-    pairs = sorted(set(triples(options.wn11)))
-    random.Random(0).shuffle(pairs)
-    parts = {"train": pairs[:16000], "fit": pairs[16000:18000], "measure": pairs[18000:18900], "left": pairs[18000:]}
-    for name, part in parts.items():
-        write(options.out / f"wn11-{name}.tsv", ("label", "a", "b"), part)
-    if options.squad:
-        questions(options.squad, options.out)
+    for source, write_sides in sources:
+        if source is not None:
+            if not source.exists():
+                parser.error(f"{source}: there is no such file or folder.")
+            write_sides(source, options.out)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,14 @@ import warnings
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..errors import InputFileError
 from ..models.depth import without_layers
 from ..models.fewer_heads import without_heads
 from ..models.loading import LoadedModel
 from ..runtime.files import MAX_JSON_BYTES
+from ..runtime.frozen import Amount, Count
 from ..runtime.input_files import decode_text, parse_json, read_bytes
 from ..runtime.manifest import SEAL, OlderFolderWarning, check_complete, check_files, seal
 from ..spec.allocation import Allocation
@@ -40,8 +41,8 @@ class ReadBack(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     data: str
-    num_texts: int
-    loss: FiniteFloat
+    num_texts: Count
+    loss: Amount
     loss_unit: str
 
 
@@ -61,10 +62,10 @@ class Training(BaseModel):
     method: str
     data: str
     data_sha256: str
-    num_texts: int
+    num_texts: Count
     drawn_from: tuple[str, ...] = ()
-    steps: int
-    seed: int
+    steps: Count
+    seed: Count
 
 
 class FolderRecord(BaseModel):

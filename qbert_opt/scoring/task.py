@@ -32,7 +32,7 @@ class Estimate:
     """Scores of one matrix under its choices.
 
     Attributes:
-        value: scores, float64 `[choices]`.
+        value: scores, at least 0, float64 `[choices]`.
         std_error: their standard errors over samples or slices, float64 `[choices]`.
         samples: number of scored texts; 0 for data-free scores.
         folds: scores on each of a few nearly equal folds of the texts, float64 `[folds, choices]`; empty if there are

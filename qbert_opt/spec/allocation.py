@@ -10,7 +10,7 @@ from pydantic import Field, FiniteFloat
 
 from ..errors import InputFileError
 from ..runtime.files import read_document, write_text
-from ..runtime.frozen import Frozen, is_none
+from ..runtime.frozen import Amount, Count, Frozen, is_none
 from .dropped import DroppedHeads
 from .plan_checks import check_plan
 from .planned import (
@@ -27,7 +27,7 @@ from .planned import (
 )
 from .profiles import ModelProfile
 from .quantities import Measure
-from .score_parts import Provenance
+from .score_parts import LARGEST_SCALE, Provenance
 
 SCHEMA = "qbert-opt/allocation@2"
 FIRST_SCHEMA = "qbert-opt/allocation@1"  # its `predicted_loss` is the sum of scores
@@ -85,23 +85,23 @@ class Allocation(Frozen):
     version: str
     status: str
     objective: Measure = "sum_of_scores"
-    gap: float | None
-    lower_bound: float | None
+    gap: Amount | None
+    lower_bound: FiniteFloat | None
     solver: str
     loss_unit: str
     contains: str
     roundings: tuple[str, ...] = ("matrices",)
     metric: str
     method: str
-    predicted_loss: FiniteFloat
-    predicted_std_error: FiniteFloat
-    folds: int = Field(default=0, ge=0)
-    sum_of_scores: FiniteFloat
-    sum_std_error: FiniteFloat
-    loss_scale: FiniteFloat = 1.0
-    encoder_bytes: int
-    total_bytes: int
-    average_bits: FiniteFloat
+    predicted_loss: Amount
+    predicted_std_error: Amount
+    folds: Count = 0
+    sum_of_scores: Amount
+    sum_std_error: Amount
+    loss_scale: float = Field(default=1.0, ge=1 / LARGEST_SCALE, le=LARGEST_SCALE)
+    encoder_bytes: Count
+    total_bytes: Count
+    average_bits: Amount
     profile: ModelProfile
     matrices: tuple[PlannedMatrix, ...]
     tables: tuple[PlannedTable, ...]
@@ -115,9 +115,9 @@ class Allocation(Frozen):
     outlook: EngineOutlook | None = None
     limits: tuple[Limit, ...] = ()
     uniform: tuple[UniformPlan, ...] = ()
-    random_loss: float | None = None
-    next_mb_gain: float | None = None
-    next_ms_gain: float | None = None
+    random_loss: Amount | None = None
+    next_mb_gain: FiniteFloat | None = None
+    next_ms_gain: FiniteFloat | None = None
     provenance: Provenance
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, FiniteFloat
 
 from ..runtime.frozen import Frozen
+from .score_parts import Loss
 
 
 class DroppedHeads(Frozen):
@@ -24,8 +25,8 @@ class DroppedHeads(Frozen):
     heads: tuple[tuple[int, ...], ...]
     num_heads: int = Field(gt=0)
     means: tuple[tuple[FiniteFloat, ...], ...] = Field(min_length=1)
-    predicted_loss: FiniteFloat
-    std_error: FiniteFloat
+    predicted_loss: Loss
+    std_error: Loss
 
     @property
     def count(self) -> int:

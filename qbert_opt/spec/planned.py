@@ -6,11 +6,12 @@ from typing import Any, Literal
 
 from pydantic import Field, FiniteFloat, model_validator
 
-from ..runtime.frozen import Frozen, is_none
+from ..runtime.frozen import Amount, Count, Frozen, Share, is_none
 from .choices import Choice, Layout
 from .forms import Form
 from .profiles import Kind
 from .quantities import Measure
+from .score_parts import Loss
 from .tables import TABLE_CHOICE
 
 
@@ -56,10 +57,10 @@ class PlannedMatrix(Frozen):
     scale_dtype: Literal["float16"] = "float16"
     zero_dtype: Literal["float16", "integer", "none"] = "float16"
     form: Form = "offset"
-    bytes: int
+    bytes: Count
     residency: Literal["resident", "streamed"] = "streamed"
-    predicted_loss: FiniteFloat
-    std_error: FiniteFloat
+    predicted_loss: Loss
+    std_error: Loss
 
     @model_validator(mode="before")
     @classmethod
@@ -93,10 +94,10 @@ class PlannedTable(Frozen):
     grouping: str = "rows:each"
     method: str = TABLE_CHOICE.method
     form: Form = "offset"
-    bytes: int
-    predicted_loss: FiniteFloat | None = None
-    std_error: FiniteFloat | None = None
-    unseen_rows: float | None = None
+    bytes: Count
+    predicted_loss: Loss | None = None
+    std_error: Loss | None = None
+    unseen_rows: Share | None = None
 
     @property
     def choice(self) -> Choice:
@@ -129,8 +130,8 @@ class PlannedActivation(Frozen):
     range: str | None = None
     low: FiniteFloat | None = None
     high: FiniteFloat | None = None
-    predicted_loss: FiniteFloat
-    std_error: FiniteFloat
+    predicted_loss: Loss
+    std_error: Loss
 
 
 class DroppedLayers(Frozen):
@@ -145,8 +146,8 @@ class DroppedLayers(Frozen):
 
     layers: tuple[int, ...] = Field(min_length=1)
     num_layers: int
-    predicted_loss: FiniteFloat
-    std_error: FiniteFloat
+    predicted_loss: Loss
+    std_error: Loss
 
 
 class PlannedCache(Frozen):
@@ -159,8 +160,8 @@ class PlannedCache(Frozen):
     """
 
     bits: Literal[16, 8, 4]
-    predicted_loss: FiniteFloat | None = None
-    std_error: FiniteFloat | None = None
+    predicted_loss: Loss | None = None
+    std_error: Loss | None = None
 
     @property
     def is_rounded(self) -> bool:
@@ -207,17 +208,17 @@ class DeviceCost(Frozen):
     """
 
     name: str
-    seq_len: int
-    batch_size: int
-    latency_s: float
-    latency_bound_s: float
-    peak_memory_bytes: int
-    peak_bound_bytes: int
-    dram_bytes: int
-    bandwidth_bytes_per_s: float
-    energy_j: float
-    dynamic_energy_j: float
-    unpack_s: float
+    seq_len: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    latency_s: Amount
+    latency_bound_s: Amount
+    peak_memory_bytes: Count
+    peak_bound_bytes: Count
+    dram_bytes: Count
+    bandwidth_bytes_per_s: Amount
+    energy_j: Amount
+    dynamic_energy_j: Amount
+    unpack_s: Amount
     confidence: str
     decode: DecodeCost | None = Field(default=None, exclude_if=is_none)
 
@@ -233,9 +234,9 @@ class EngineFile(Frozen):
     """
 
     name: str
-    encoder_bytes: int
-    total_bytes: int
-    graph_bytes: int
+    encoder_bytes: Count
+    total_bytes: Count
+    graph_bytes: Count
 
 
 class EngineOutlook(Frozen):
@@ -255,7 +256,7 @@ class EngineOutlook(Frozen):
     runs: tuple[str, ...]
     custom: tuple[str, ...]
     instead: str | None = None
-    loss_ratio: FiniteFloat | None = None
+    loss_ratio: Amount | None = None
     reason: str = ""
 
 
@@ -271,9 +272,9 @@ class UniformPlan(Frozen):
     """
 
     choice: str
-    encoder_bytes: int
-    predicted_loss: float
-    predicted_std_error: FiniteFloat | None = None
+    encoder_bytes: Count
+    predicted_loss: Amount
+    predicted_std_error: Amount | None = None
 
 
 class Limit(Frozen):
@@ -288,7 +289,7 @@ class Limit(Frozen):
     """
 
     resource: Measure
-    capacity: float
-    used: float
+    capacity: FiniteFloat
+    used: FiniteFloat
     source: str
     binds: bool

@@ -13,6 +13,10 @@ from ..runtime.frozen import Frozen, is_empty
 
 TABLE_BITS = 8  # embedding tables that were not scored: 8-bit codes, fp16 scale and offset per row
 OTHER_BYTES = 2  # biases, LayerNorm and head in fp16
+MOST_LAYERS = 10_000  # a graph of costs has nodes for each
+Size = Annotated[int, Field(gt=0, lt=2**31)]  # products of two are 64-bit integers
+Number = Annotated[int, Field(ge=0, lt=2**31)]
+Elements = Annotated[int, Field(ge=0, lt=2**50)]
 
 Kind = Literal[
     "query", "key", "value", "query_key_value", "position", "attention_output", "intermediate", "output", "linear"
@@ -36,11 +40,11 @@ class MatrixSpec(Frozen):
 
     module: str
     kind: Kind
-    block: int = Field(ge=0)
-    rows: int = Field(gt=0)
-    columns: int = Field(gt=0)
-    uses: int = Field(default=1, ge=0)
-    fixed_positions: int = Field(default=0, ge=0)
+    block: Number
+    rows: Size
+    columns: Size
+    uses: Number = 1
+    fixed_positions: Number = 0
     transposed: bool = False
 
     @property
@@ -61,9 +65,9 @@ class TableSpec(Frozen):
     """
 
     module: str
-    rows: int = Field(gt=0)
-    columns: int = Field(gt=0)
-    reads_per_token: float = Field(ge=0)
+    rows: Size
+    columns: Size
+    reads_per_token: float = Field(ge=0, lt=2**31)
     tier_of: str = ""
 
     @property
@@ -85,8 +89,8 @@ class HeadSpec(Frozen):
     """
 
     module: str
-    rows: int = Field(gt=0)
-    columns: int = Field(gt=0)
+    rows: Size
+    columns: Size
     per_token: bool = False
     before_blocks: bool = False
     tied_to: str = ""
@@ -123,20 +127,20 @@ class ModelProfile(Frozen):
     name: str
     architecture: str
     sha256: str
-    num_blocks: int = Field(gt=0)
-    hidden: int = Field(gt=0)
-    heads: int = Field(gt=0)
-    key_value_heads: int | None = Field(default=None, gt=0)
-    block_heads: tuple[Annotated[int, Field(gt=0)], ...] = Field(default=(), exclude_if=is_empty)
+    num_blocks: int = Field(gt=0, le=MOST_LAYERS)
+    hidden: Size
+    heads: Size
+    key_value_heads: Size | None = None
+    block_heads: tuple[Size, ...] = Field(default=(), exclude_if=is_empty)
     causal: bool = False
     matrices: tuple[MatrixSpec, ...]
     tables: tuple[TableSpec, ...]
     head: tuple[HeadSpec, ...] = ()
-    other_elements: int = Field(ge=0)
-    unread_elements: int = Field(default=0, ge=0)
-    position_limit: int | None = Field(default=None, gt=0)
-    context_limit: int | None = Field(default=None, gt=0)
-    windows: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    other_elements: Elements
+    unread_elements: Elements = 0
+    position_limit: Size | None = None
+    context_limit: Size | None = None
+    windows: tuple[Number, ...] = ()
 
     @property
     def part(self) -> str:
@@ -154,6 +158,20 @@ class ModelProfile(Frozen):
             )
         if max(self.block_heads, default=0) > self.heads:
             raise ValueError(f"block_heads: a layer has {max(self.block_heads)} of {self.heads} heads")
+        return self
+
+    @model_validator(mode="after")
+    def _check_matrices(self) -> ModelProfile:
+        if outside := [matrix for matrix in self.matrices if matrix.block >= self.num_blocks]:
+            first = outside[0]
+            raise ValueError(
+                f"matrices: {first.module}: block is {first.block}; num_blocks is {self.num_blocks}, counted from 0"
+            )
+        for part, specs in (("matrices", self.matrices), ("tables", self.tables)):
+            names = [spec.module for spec in specs]
+            if len(set(names)) < len(names):
+                twice = next(name for number, name in enumerate(names) if name in names[:number])
+                raise ValueError(f"{part}: {twice} is named twice")
         return self
 
     @model_validator(mode="after")

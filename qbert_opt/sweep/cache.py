@@ -22,7 +22,7 @@ from pydantic import Field
 
 from ..errors import BusyError
 from ..runtime.files import disk_error, read_document
-from ..runtime.frozen import Frozen
+from ..runtime.frozen import Amount, Frozen
 from ..runtime.locks import sole_writer
 from .task import Task
 
@@ -51,9 +51,9 @@ class Record(Frozen):
     status: Literal["made", "infeasible"] = "made"
     reason: str = ""
     notes: tuple[str, ...] = ()
-    cpu_s: float = 0.0
-    wall_s: float = 0.0
-    lost_s: float = 0.0
+    cpu_s: Amount = 0.0
+    wall_s: Amount = 0.0
+    lost_s: Amount = 0.0
 
 
 @dataclass(frozen=True, slots=True)

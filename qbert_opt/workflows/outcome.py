@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from ..evaluation.intervals import Interval
-from ..runtime.frozen import Frozen
+from ..runtime.frozen import Amount, Count, Frozen, Share
 
 SCHEMA = "qbert-opt/optimized@1"
 
@@ -26,10 +26,10 @@ class ShareProof(Frozen):
     """
 
     limit: Literal["flips", "accuracy_drop"]
-    allowed: float
-    measured: float
-    upper: float
-    confidence: float
+    allowed: Share
+    measured: float = Field(ge=-1, le=1)
+    upper: float = Field(ge=-1, le=1)
+    confidence: Share
     holds: bool
     without_labels: bool = False
 
@@ -56,19 +56,19 @@ class Measured(Frozen):
     """
 
     name: str
-    stored_bytes: int
-    engine_bytes: int | None = None
-    num_texts: int
+    stored_bytes: Count
+    engine_bytes: Count | None = None
+    num_texts: Count
     accuracy: Interval | None = None
     drop: Interval | None = None
     flips: Interval | None = None
-    flipped: int | None = None
+    flipped: Count | None = None
     kl: Interval | None = None
-    predicted_loss: float | None = None
+    predicted_loss: Amount | None = None
     predicted_flips: Interval | None = None
     predicted_drop: Interval | None = None
-    latency_s: float | None = None
-    predicted_latency_s: float | None = None
+    latency_s: Amount | None = None
+    predicted_latency_s: Amount | None = None
     proofs: tuple[ShareProof, ...] = ()
 
 

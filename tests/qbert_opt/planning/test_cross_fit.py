@@ -10,7 +10,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from qbert_opt.errors import InfeasibleError, QbertOptWarning
+from qbert_opt.errors import InfeasibleError, InputFileError, QbertOptWarning
 from qbert_opt.planning.constraints import PlanConstraints
 from qbert_opt.planning.cross_fit import cross_fit
 from qbert_opt.planning.frontier import trade_off
@@ -27,7 +27,7 @@ from qbert_opt.spec.allocation import PLAN_SPREAD, read_allocation, write_alloca
 from qbert_opt.spec.choices import choice
 from qbert_opt.spec.limits import Limits
 from qbert_opt.spec.score_parts import CommonScale
-from qbert_opt.spec.scores import ScoreTable
+from qbert_opt.spec.scores import ScoreTable, read_scores
 from qbert_opt.workflows.solve import Shortlist, solve_plans
 from solvers import ChoiceProblem, solve
 
@@ -318,10 +318,11 @@ def test_arrays_of_a_score_table_are_masked_together(rtn_scores, array):
 
 
 @pytest.mark.parametrize("array", ["value", "std_error", "fold_value"])
-def test_scores_whose_squares_overflow_are_refused(rtn_scores, array):
+def test_scores_whose_squares_overflow_are_refused(rtn_scores, tmp_path, array):
     """A finite score of 1e200 has no square; it is named when the table is read, not met in the middle of a solve."""
     document = json.loads(rtn_scores.model_dump_json(by_alias=True))
     rows = document["fold_value"][0] if array == "fold_value" else document[array]
     rows[0][0] = 1e200
-    with pytest.raises(ValueError, match=f"{array} holds values beyond ±1e.100"):
-        ScoreTable.model_validate(document)
+    (tmp_path / "scores.json").write_text(json.dumps(document))
+    with pytest.raises(InputFileError, match=rf"{array}\.(0\.)?0\.0: .*less than or equal to 1e\+100, found 1e\+200"):
+        read_scores(tmp_path / "scores.json")
