@@ -6,21 +6,25 @@
 takes some 1,500 products with the Hessian. Both must be of one model.
 """
 
+import argparse
 import gzip
-import sys
 from pathlib import Path
 
 from qbert_opt.spec.scores import read_scores
 
 
 def main() -> None:
-    scores, sensitivity, target = (Path(argument) for argument in sys.argv[1:])
-    table, omega = read_scores(scores), read_scores(sensitivity)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scores", type=Path)
+    parser.add_argument("sensitivity", type=Path)
+    parser.add_argument("target", type=Path)
+    options = parser.parse_args()
+    table, omega = read_scores(options.scores), read_scores(options.sensitivity)
     if table.profile.sha256 != omega.profile.sha256:
-        raise SystemExit(f"{sensitivity}: is of another model than {scores}")
+        raise SystemExit(f"{options.sensitivity}: is of another model than {options.scores}")
     joined = table.model_copy(update={"block_sensitivity": omega.block_sensitivity})
-    target.write_bytes(gzip.compress(joined.model_dump_json(by_alias=True).encode(), 9, mtime=0))
-    print(f"wrote {target}: {table.metric} and the Ω of {len(omega.block_sensitivity)} layers")
+    options.target.write_bytes(gzip.compress(joined.model_dump_json(by_alias=True).encode(), 9, mtime=0))
+    print(f"wrote {options.target}: {table.metric} and the Ω of {len(omega.block_sensitivity)} layers")
 
 
 if __name__ == "__main__":

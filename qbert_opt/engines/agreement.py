@@ -1,4 +1,4 @@
-"""How far an engine's answers are from torch's, in terms of answers. Needs only numpy, as serving does.
+"""How far an engine's outputs are from torch's, in terms of answers. Needs only numpy, as serving does.
 
 A difference of 0.03 between logits means nothing where the answer is ten times as likely as the next, and nothing of
 consequence where two answers are equally likely. So the loss is KL(torch || engine) in nats per answer, answers count
@@ -42,7 +42,7 @@ class Running(Protocol):
 
 
 class Agreement(Frozen):
-    """Answers of an engine beside torch's.
+    """An engine's outputs compared with torch's.
 
     Attributes:
         answers: how many were compared.
@@ -87,11 +87,11 @@ class AgreementLimits(Frozen):
     difference: Amount | None = None
 
     def hold(self, agreement: Agreement | None) -> bool:
-        """Whether an agreement keeps them; None stands for outputs that are missing or not finite, and does not."""
+        """Whether an agreement is within these limits; None, for missing or non-finite outputs, is not."""
         return agreement is not None and not self.broken_by(agreement)
 
     def broken_by(self, agreement: Agreement) -> tuple[str, ...]:
-        """Name what exceeds its limit."""
+        """Return a description of what exceeds its limit."""
         broken = []
         if self.loss is not None and not agreement.loss <= self.loss:
             broken.append("loss")
@@ -104,7 +104,7 @@ class AgreementLimits(Frozen):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Check:
-    """A batch of questions with torch's answers.
+    """A batch of texts with torch's outputs.
 
     Attributes:
         inputs: token arrays `[B, T]` by name.
@@ -119,7 +119,7 @@ class Check:
 
 
 def answer_rows(kind: str, outputs: Arrays, positions: NDArray[Any] | None) -> NDArray[np.float32]:
-    """Pick the answers out of a model's outputs, float32 `[rows, columns]`.
+    """Extract the answers from a model's outputs, float32 `[rows, columns]`.
 
     Args:
         kind: what the model answers with, as in `models.samples`.
@@ -197,7 +197,7 @@ def compare(kind: str, pairs: Sequence[tuple[NDArray[np.floating], NDArray[np.fl
 
 
 def check_session(session: Running, kind: str, checks: Sequence[Check]) -> Agreement | None:
-    """Ask an engine the questions and compare its answers with torch's.
+    """Run the checks in an engine and compare its outputs with torch's.
 
     Returns:
         The agreement; None if an output is missing, has another shape or is not finite.

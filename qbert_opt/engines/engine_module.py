@@ -1,4 +1,4 @@
-"""A session of an engine behind the face of a torch model, so that whoever measures a model can measure an engine."""
+"""A session of an engine with the interface of a torch model, so that code that measures models can measure engines."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ class FileLaw:
         return next(width for width in self.containers if width >= bits)
 
     def matrix(self, choice: Choice, rows: int, columns: int, *, heads: int, static_input: bool = False) -> FilePart:
-        """Return what a matrix is in the file.
+        """Return the matrix as stored in the file.
 
         Args:
             choice: how it is stored.
@@ -139,7 +139,7 @@ class FileLaw:
         return FilePart(width, 0 if by_rows else columns // blocks, _packed(rows * columns, width), ranges)
 
     def table(self, choice: Choice, rows: int, columns: int) -> FilePart:
-        """Return what an embedding table is in the file.
+        """Return the embedding table as stored in the file.
 
         Args:
             choice: how it is stored.

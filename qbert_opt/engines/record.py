@@ -139,7 +139,7 @@ def read_record(folder: str | Path) -> EngineRecord:
 
 
 def _upgraded(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return a record of an older schema in today's words."""
+    """Return a record of an older schema, converted to the current one."""
     agreement = {"answers": 0, "loss": 0.0, "unit": UNITS[ARRAYS], "difference": fields.get("difference")}
     limits = {"difference": fields.get("tolerance")}
     return fields | {"kind": ARRAYS, "checked_on": "bundled texts", "agreement": agreement, "limits": limits}

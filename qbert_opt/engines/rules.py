@@ -1,4 +1,4 @@
-"""What an engine holds, what it multiplies in integers, and how its file stores it.
+"""What an engine supports, what it multiplies in integers, and how its file stores it.
 
 The one place that planning, export and the simulator read; each backend states its own as `RULES`.
 """
@@ -137,7 +137,7 @@ class EngineRules:
     sources: tuple[str, ...] = ()
 
     def takes(self, *, decoder: bool, fewer_heads: bool = False) -> bool:
-        """Return whether a model gets into the engine at all: few writers convert decoders.
+        """Return whether the engine accepts the model at all: few writers convert decoders.
 
         Args:
             decoder: whether the model is one.

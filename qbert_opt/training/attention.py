@@ -1,4 +1,4 @@
-"""Which attention kernels are used in training, and in measurements during training (those of deployment)."""
+"""The attention kernels used in training, and in measurements during training (those of deployment)."""
 
 from __future__ import annotations
 

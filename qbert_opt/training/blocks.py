@@ -19,7 +19,7 @@ HIDDEN = "hidden_states"
 
 @dataclass(frozen=True, slots=True)
 class BlockCall:
-    """The arguments of one call of a block: hidden states `[B, T, d]`, first or by name, then masks and the like."""
+    """The arguments of one call of a block: hidden states `[B, T, d]`, first or by name, then masks and others."""
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
@@ -31,7 +31,7 @@ class BlockCall:
         return hidden
 
     def reading(self, hidden: torch.Tensor | None) -> BlockCall:
-        """Return the same call with other hidden states, or with none, to free their memory."""
+        """Return the same call with other hidden states, or without any to free their memory."""
         if self.args:
             return replace(self, args=(hidden, *self.args[1:]))
         return replace(self, kwargs={**self.kwargs, HIDDEN: hidden})

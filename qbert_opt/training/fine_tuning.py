@@ -28,7 +28,7 @@ from .objective import loaded_loss
 from .passes import Comparison, Pass, TrainingLoss
 from .updates import batches_of, check_shared, num_updates, set_gradients
 
-LAST = 0.25  # of the updates: their mean loss is the loss at the end
+LAST = 0.25  # of the updates, whose mean loss counts as the final loss
 WORSE = 1.1  # times the loss of answers at random: a small batch alone does not get there
 TRAINABLE: tuple[OutputKind, ...] = tuple(kind for kind, head in KINDS.items() if head.trainable)
 
@@ -51,7 +51,7 @@ def fine_tune(
     """Fine-tune `encoder` with a new head and write the model folder `output`.
 
     Args:
-        encoder: folder of a pre-trained encoder; a head of as many outputs is trained further, any other replaced.
+        encoder: folder of a pre-trained encoder; a head with as many outputs is trained further, others are replaced.
         data: labelled texts; the sorted names of their labels or tags become the head's outputs.
         output: folder to write, in safetensors.
         kind: output of the head: classes, tags of words, or spans of a text.
@@ -142,7 +142,7 @@ def _loss(of_labels: TrainingLoss, loaded: LoadedModel, batch: TokenBatch, targe
 
 
 def _check_learned(means: Sequence[float], num_classes: int, learning_rate: float) -> None:
-    """Warn if the cross-entropy ends above ln(classes), which a model reaches that gives all classes the same odds."""
+    """Warn if the cross-entropy ends above ln(classes), the loss of a model that gives all classes equal odds."""
     last = means[-max(1, round(LAST * len(means))) :]
     end, at_random = math.fsum(last) / len(last), math.log(num_classes)
     if end > WORSE * at_random:

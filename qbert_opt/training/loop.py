@@ -54,7 +54,7 @@ class Held:
 
 
 class TrainingRun:
-    """One run over the ladder.
+    """One run over the steps of the ladder.
 
     Attributes:
         state: its progress and tensors.
@@ -79,7 +79,7 @@ class TrainingRun:
 
         Args:
             student: the model in training.
-            teacher: the float model that it imitates, with the training text.
+            teacher: the float model to imitate, with the training text.
             held: held-out text.
             settings: steps and passes.
             fingerprint: hash of everything that the run depends on.
@@ -101,7 +101,7 @@ class TrainingRun:
             loss = held.loss(student, teacher)
             progress = Progress(fingerprint=fingerprint, start_loss=loss, best_loss=loss, epochs=dict(settings.epochs))
             self.state = RunState(progress, {}, self._snapshot())
-        self._team.wait()  # all have read the file before the first one writes it
+        self._team.wait()  # all processes read the file before the first one writes it
         self._clock = time.process_time() - self.state.progress.cpu_seconds
         steps = {name: plugins.load_as("training_steps", name, Step) for name in settings.steps}
         self._work = {name: step.COST * self._updates(name) for name, step in steps.items()}
@@ -228,8 +228,8 @@ class TrainingRun:
 def _pace(update: int, updates: int) -> float:
     """Factor of the learning rate: linear warm-up, then cosine decay to zero.
 
-    Without warm-up, Adam's first updates move every weight by the full learning rate; end to end, that throws the model
-    out of the minimum that block-wise training found.
+    Without warm-up, Adam's first updates move every weight by the full learning rate; in end-to-end training, that
+    throws the model out of the minimum found block by block.
     """
     warm = min(1.0, (update + 1) / max(1.0, WARM_UP * updates))
     return warm * 0.5 * (1 + math.cos(math.pi * update / updates))

@@ -1,4 +1,4 @@
-"""One forward pass of a model over a batch: its outputs, and what it computed at chosen points of its blocks."""
+"""One forward pass of a model over a batch: its outputs, and its values at chosen points of its blocks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Pass:
     Attributes:
         rows: outputs of the head.
         points: float32 `[B, T, d]` at each recorded point.
-        known: for points of which only a part is known: float32 `[B, T, d]`, 1 at known entries, else 0.
+        known: for partly known points: float32 `[B, T, d]`, 1 at known entries, else 0.
     """
 
     rows: Outputs
@@ -42,7 +42,7 @@ class Pass:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The student's pass over a batch beside the teacher's.
+    """The student's pass over a batch, and the teacher's.
 
     Attributes:
         student: the student's pass, in the graph.
@@ -71,7 +71,7 @@ class Comparison:
         return self.batch.mask.float()
 
     def error(self, point: Point) -> torch.Tensor:
-        """Return the student's relative squared error at a point, over real tokens or what is known of them."""
+        """Return the student's relative squared error at a point, over real tokens or their known entries."""
         weights = self.teacher.known.get(point, self.mask[..., None])
         return relative_error(self.student.points[point], self.teacher.points[point], weights)
 
@@ -161,7 +161,7 @@ def point_modules(plan: Allocation, blocks: Sequence[str], points: Iterable[Poin
 def attention_scores(seen: Pass, heads: int, block: int) -> torch.Tensor:
     """Return attention scores before mask and softmax, `q · k / √(d / heads)`, `[B, heads, T, T]`.
 
-    Rotations and biases of positions are left out: both models have the same.
+    Rotations and biases of positions are omitted, since both models have the same.
     """
     return relation(seen.points["query", block], seen.points["key", block], heads)
 

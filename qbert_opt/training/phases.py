@@ -14,7 +14,7 @@ from .teacher import Teacher
 
 
 def as_left() -> None:
-    """Begin a phase from the parameters as the one before left them."""
+    """Begin a phase with the parameters unchanged from the previous one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Phase:
         rates: peak learning rates of weights and of ranges.
         loss: maps a batch's number to its loss, in the graph.
         whole: whether it trains the whole model, so that its state is measured after each pass over the text.
-        begin: called once, before the first update; a resumed phase has it behind it.
+        begin: called once, before the first update, and not again when a phase resumes.
     """
 
     name: str

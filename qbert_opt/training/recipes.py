@@ -1,7 +1,7 @@
 """Training recipes of papers as settings, to compare with: their losses, training quantizer, start and learning rates.
 
-The plan keeps its grid, and epochs or minutes are the user's, so recipes differ in what the papers contribute to
-training. What a paper does otherwise is said beside it.
+The plan keeps its grid, and epochs or minutes are the user's, so recipes differ only in the papers' training methods.
+Deviations from a paper are noted with its recipe.
 """
 
 from __future__ import annotations

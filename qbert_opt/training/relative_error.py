@@ -1,4 +1,4 @@
-"""Squared error relative to what is imitated, so that blocks, layers and heads of any scale weigh alike."""
+"""Squared error relative to the target's size, so that blocks, layers and heads of any scale weigh the same."""
 
 from __future__ import annotations
 

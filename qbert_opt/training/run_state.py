@@ -25,8 +25,8 @@ class PhaseRecord(BaseModel):
         phase: its name.
         updates: number of optimizer steps.
         train_loss: mean over the last tenth of its updates.
-        held_loss: on held-out text, after the pass that was kept, or at its end if none was.
-        kept: whether its result, or that of one of its passes, was better than the state before it.
+        held_loss: on held-out text, after the pass that was kept, or at the end of the phase if none was.
+        kept: whether its result, or that of one of its passes, was better than the previous best state.
         cpu_seconds: CPU time of the run up to its end.
     """
 

@@ -21,7 +21,7 @@ TIMED_BATCHES = 5
 def epochs_for(
     minutes: float, student: Student, teacher: Teacher, settings: RecoverySettings, team: Processes | None = None
 ) -> dict[str, float]:
-    """Return the passes over the text of each step that together take about this long, split equally between steps.
+    """Return the passes over the text for each step that together take about this long, with time split equally.
 
     The machine's speed matters only here: a run with these `epochs` is reproducible.
 
@@ -47,7 +47,7 @@ def _seconds_per_pass(student: Student, teacher: Teacher, settings: RecoverySett
     loss = objective(student, teacher, settings.losses)
     with training_attention(teacher.batches):
         for index in timed:
-            loss(index)  # the teacher caches its outputs for training: its time is not the student's
+            loss(index)  # the teacher's outputs are cached in training, so its time is not counted
         begun = time.monotonic()
         for place, index in enumerate((timed[-1], *timed)):
             if place == 1:  # the first pass is slow

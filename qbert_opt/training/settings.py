@@ -11,7 +11,7 @@ from typing import Literal
 from ..errors import UsageError
 from ..runtime import plugins
 
-DEFAULT_STEPS = ("blocks",)  # what follows it was kept nowhere, see docs/concepts/recovery.md
+DEFAULT_STEPS = ("blocks",)  # further steps were never kept in measurements, see docs/concepts/recovery.md
 DEFAULT_EPOCHS = 2.0
 DEFAULT_LOSSES: Mapping[str, float] = MappingProxyType({"logits": 1.0, "last-hidden": 1.0})
 
@@ -36,7 +36,7 @@ class RecoverySettings:
         tables: whether embedding tables are trained too.
         teacher_cache: share of the teacher's states that steps ranges and distill store on disk, see `teacher_cache`;
             None keeps them in memory as far as they fit and runs the teacher for the rest.
-        nonlinearity: ways in which the student's softmax, GELU, tanh and LayerNorm have the values of integer programs,
+        nonlinearity: methods with which the student computes softmax, GELU, tanh and LayerNorm as integer programs do,
             see `integer.ways`; None trains with the real functions.
         seed: of the split of texts and the order of batches.
     """
@@ -104,7 +104,7 @@ class RecoverySettings:
         self._check_use()
 
     def _check_use(self) -> None:
-        """Refuse what no step would read.
+        """Refuse settings that no step would use.
 
         Raises:
             UsageError: names the parameter.
@@ -138,7 +138,7 @@ class RecoverySettings:
 
     @property
     def method(self) -> str:
-        """The training in a line, for provenance."""
+        """One line that describes the training, for provenance."""
         parts = [f"{self.block_error} block errors"] if "blocks" in self.steps else []
         if set(self.steps) - {"blocks"}:
             named = [name if weight == 1 else f"{weight:g} {name}" for name, weight in self.losses.items()]

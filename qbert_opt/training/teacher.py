@@ -1,9 +1,8 @@
 """The teacher: the float model, and its outputs for the training text.
 
-Where the plan leaves layers out, the student is shallower. Each of its blocks then learns what the teacher has before
-the next kept layer, so the layers that are missing after it are its task too; the attention of a block is that of the
-layer that it was made from. Where the plan leaves heads out, queries, keys and values are those of the heads that are
-kept.
+If the plan leaves layers out, the student is shallower. Each of its blocks then learns the teacher's hidden states
+before the next kept layer, and so takes over the missing layers after it; its attention is compared with that of the
+layer it came from. If the plan leaves heads out, queries, keys and values are those of the kept heads.
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ class Teacher:
         batches: the training text.
         blocks: names of the student's encoder blocks.
         sources: the number of the teacher's block that each of the student's was made from.
-        stages: by block of the student, names of the teacher's blocks that it stands for, in order; the last one's
-            output is what it learns.
+        stages: for each block of the student, names of the teacher's blocks that it replaces, in order; it learns the
+            output of the last one.
         heads: attention heads of each block of the student.
         labels: correct answers for the text; None without labels.
     """
@@ -46,7 +45,7 @@ class Teacher:
         batches: Sequence[TokenBatch],
         labels: Targets | None = None,
     ) -> None:
-        """Collect what is known before any pass.
+        """Collect everything known before any pass.
 
         Args:
             loaded: the model.
@@ -97,7 +96,7 @@ class Teacher:
 
     @torch.no_grad()
     def answer(self, index: int, modules: Mapping[Point, str]) -> Pass:
-        """Return the pass over a batch with what the teacher has at the points of the student's modules.
+        """Return the pass over a batch, with the teacher's values at the points of the student's modules.
 
         Passes are cached up to `CACHE_BYTES`.
         """
@@ -111,12 +110,12 @@ class Teacher:
 
     @torch.no_grad()
     def run(self, index: int, modules: Mapping[Point, str]) -> Pass:
-        """Run the model over a batch and return what it has at the points of the student's modules."""
+        """Run the model over a batch and return its values at the points of the student's modules."""
         made = run_pass(self.head, self.loaded.model, self.batches[index], self.own_modules(modules))
         return replace(made, points={point: self._of_kept_heads(point, seen) for point, seen in made.points.items()})
 
     def _of_kept_heads(self, point: Point, seen: torch.Tensor) -> torch.Tensor:
-        """Return what the heads that the student has contribute to a point, `[B, T, d]`."""
+        """Return the contribution of the student's heads to a point, `[B, T, d]`."""
         what, block = point
         dropped = self._plan.dropped_heads
         if dropped is None or what == "hidden" or not dropped.heads[block]:

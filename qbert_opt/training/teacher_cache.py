@@ -7,7 +7,7 @@ HSK (Liu et al. 2021): a student learns almost as much from a small part of the 
     channels   √s of each layer: those with the largest mean square over a sample of the text
 
 in fp16. Outputs are kept whole. A batch is one safetensors file with a hash of its content, written when the batch is
-first read, so a run that was killed goes on with what is there.
+first read, so a killed run resumes with the existing files.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class StoringTeacher(Teacher):
 
     @torch.no_grad()
     def answer(self, index: int, modules: Mapping[Point, str]) -> Pass:
-        """Return what is stored of a batch, which is run and stored first if it is new.
+        """Return the stored pass over a batch, running and storing it first if it is new.
 
         Raises:
             InputFileError: the file is damaged or belongs to another run.

@@ -1,7 +1,7 @@
-"""What every training loop of this room does: the order of batches, and the gradient of an update over all processes.
+"""Shared by all training loops: the order of batches, and the gradient of an update over all processes.
 
-An update averages the losses of `per_update` batches. Several processes that `torchrun` started compute a part of them
-each and add their gradients up, so their number changes the result by rounding only.
+An update averages the losses of `per_update` batches. Several processes started by `torchrun` compute a part of them
+each and add up their gradients, so their number changes the result only by rounding.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..runtime.distributed import Processes
 
 
 def check_shared(per_update: int, team: Processes) -> None:
-    """Check that every process has equally many batches of an update.
+    """Check that every process has the same number of batches in an update.
 
     Raises:
         UsageError: they cannot be shared equally.

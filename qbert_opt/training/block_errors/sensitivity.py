@@ -16,7 +16,7 @@ from ...models.tracing import unfrozen
 from ..blocks import watched
 from ..teacher import Teacher
 
-FLOOR = 0.1  # of the mean: a token without influence now may gain some once later blocks have changed
+FLOOR = 0.1  # of the mean: a token without influence now may gain some after later blocks change
 
 
 def token_weights(teacher: Teacher) -> list[list[torch.Tensor]]:

@@ -1,10 +1,10 @@
-"""Dice loss with the labels, for imbalanced classes and tags: each class weighs alike (Li et al. 2020, square form).
+"""Dice loss with the labels, for imbalanced classes and tags: all classes weigh the same (Li et al. 2020, square form).
 
 With p the probability of a class, y 1 where it is correct and p' = (1 - p)^α p, its loss is
 
     1 - (2 Σ p' y + γ) / (Σ p'² + Σ y + γ)        sums over the rows of the batch
 
-and the loss is the mean over classes. α weakens rows that are right already; γ smooths classes that do not occur.
+and the loss is the mean over classes. α down-weights rows that are already right; γ smooths classes that do not occur.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 LSQ (Esser et al. 2020) with LSQ+'s offset (Bhalgat et al. 2020); gradients are straight-through, see `level_rounding`.
 A weight counts as clamped when its rounded value is, so weights in the outer half of the end cells still learn. Scales
 and offsets are rounded to fp16 in the forward pass: what is trained is what will be stored. LSQ's factor on the
-gradient of a scale is left out: Adam divides it away.
+gradient of a scale is omitted, since Adam cancels it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..level_rounding import levels
 from ..straight_through import straight_through, to_half
 
 FORMS = ("offset", "symmetric", "signed", "zero-point", "ternary")
-JUST_UNDER_HALF = 0.49  # of a step: rounding errors of floats cannot move a latent weight out of its cell
+JUST_UNDER_HALF = 0.49  # of a step, so that float rounding errors cannot move a latent weight out of its cell
 
 
 class LearnedRanges(nn.Module):
@@ -64,7 +64,7 @@ class LearnedRanges(nn.Module):
             self.ranges["zero"] = nn.Parameter(start.zero.float().reshape(-1, 1))
         with torch.no_grad():
             moved = grouped(self() != stored, self.layout)
-            self.latent[moved] = cells[moved]  # steps too small beside the offset for float32 to halve
+            self.latent[moved] = cells[moved]  # steps too small relative to the offset for float32 to halve
             if not torch.equal(self(), stored):
                 raise RuntimeError(f"latent weights in {self.layout} do not round to their codes")
 

@@ -1,7 +1,7 @@
 """Block by block: each block learns the float block's output on the float path, from the trained blocks' outputs.
 
-After BRECQ (Li et al. 2021) and EfficientQAT's first phase (Chen et al. 2024), but from a quantizer's codes instead of
-the nearest ones.
+As in BRECQ (Li et al. 2021) and EfficientQAT's first phase (Chen et al. 2024), but starting from a quantizer's codes
+instead of the nearest ones.
 """
 
 from __future__ import annotations

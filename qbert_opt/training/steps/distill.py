@@ -24,8 +24,8 @@ def phases(
 ) -> Iterator[Phase]:
     """One phase over the whole model.
 
-    Latent weights start in the middle of their cells, unless they still are the float weights: `blocks` leaves many at
-    borders, where Adam's first steps change codes by the noise of the gradients, in all blocks at once.
+    Latent weights start in the middle of their cells, unless they are still the float weights: `blocks` leaves many
+    near borders, where gradient noise in Adam's first steps would change codes, in all blocks at once.
     """
     begin = student.centre if settings.start == "codes" else as_left
     loss = objective(student, teacher, settings.losses)
