@@ -42,8 +42,10 @@ READS_FACTORS = True
 GIVES_CURVATURE = True  # beside the scores, from the same factors
 BAND_WEIGHTS = 3 << 13  # weights of a gradient that are formed at a time, of each sample
 MOST_TOGETHER = 64  # samples whose gradients are formed at a time
+Part = tuple[torch.Tensor, torch.Tensor]  # inputs and gradients of a sample
+Stack = tuple[Sequence[int], torch.Tensor, torch.Tensor]  # places, inputs and gradients of several
 CACHED_BYTES = 1 << 24  # gradients of several samples that are formed at a time
-BUFFER_BYTES = 1 << 27  # of factors that are multiplied by one band of ΔW before the next
+BUFFER_BYTES = 1 << 27  # half for factors that are multiplied by one band of ΔW before the next, half for gradients
 
 
 def score(task: ScoringTask, pending: Sequence[int]) -> Iterator[tuple[int, Estimate]]:
@@ -117,7 +119,7 @@ def both_losses(
     Args:
         samples: factors of N samples of one matrix.
         perturbations: ΔW, float32 `[choices, rows, columns]`.
-        buffer_bytes: memory for copies of factors; what is formed of them takes less.
+        buffer_bytes: memory for copies of factors and for gradients.
 
     Returns:
         float64 `[N, choices]`; if the factors are softened, also the same at temperature 1.
@@ -150,9 +152,9 @@ def _products(samples: Sequence[SampleFactors], perturbations: torch.Tensor, buf
     parts = [_with_gradient(sample) for sample in samples]
     order = sorted(range(len(parts)), key=lambda place: len(parts[place][0]))
     band = min(height, max(1, BAND_WEIGHTS // width))
-    step = max(1, min(MOST_TOGETHER, min(buffer_bytes, CACHED_BYTES) // (4 * factors * band * width)))
+    most = max(1, min(MOST_TOGETHER, min(buffer_bytes // 2, CACHED_BYTES) // (4 * factors * band * width)))
     formed = perturbations.new_empty(0)  # reused, since new pages cost more time than the products
-    for groups in _stacked([order[start : start + step] for start in range(0, len(order), step)], parts, buffer_bytes):
+    for groups in _stacked(order, parts, most, buffer_bytes // 2):
         for top in range(0, height, band):
             changes = perturbations[:, top : top + band].flatten(1).T.contiguous()
             for places, inputs, gradients in groups:
@@ -167,7 +169,7 @@ def _products(samples: Sequence[SampleFactors], perturbations: torch.Tensor, buf
     return sums.transpose(0, 1)
 
 
-def _with_gradient(sample: SampleFactors) -> tuple[torch.Tensor, torch.Tensor]:
+def _with_gradient(sample: SampleFactors) -> Part:
     """Inputs and gradients of a sample, without tokens on which no output depends.
 
     In the last layer of a classifier that reads its first token, this is every other token.
@@ -179,33 +181,48 @@ def _with_gradient(sample: SampleFactors) -> tuple[torch.Tensor, torch.Tensor]:
     return inputs[reached], gradients[:, reached]
 
 
-def _stacked(
-    groups: Sequence[Sequence[int]], parts: Sequence[tuple[torch.Tensor, torch.Tensor]], buffer_bytes: int
-) -> Iterator[list[tuple[Sequence[int], torch.Tensor, torch.Tensor]]]:
+def _stacked(order: Sequence[int], parts: Sequence[Part], most: int, buffer_bytes: int) -> Iterator[list[Stack]]:
     """Yield several groups of samples at a time that fit into memory, each padded with zeros to its longest sample.
 
     Args:
-        groups: places of the samples of each.
+        order: places of the samples, shortest first.
         parts: inputs `[T, columns]` and gradients `[F, T, rows]` of every sample.
-        buffer_bytes: memory for them.
+        most: samples in a group.
+        buffer_bytes: memory for them; a sample that needs more is a group of its own, which is not copied.
 
     Yields:
         Places, inputs `[samples, T, columns]` and gradients `[F, samples, T, rows]` of each group.
     """
-    ready: list[tuple[Sequence[int], torch.Tensor, torch.Tensor]] = []
+    ready: list[Stack] = []
+    group: list[int] = []
     used = 0
-    for places in groups:
-        longest = max(len(parts[place][0]) for place in places)
-        (_, columns), (factors, _, rows) = (part.shape for part in parts[places[0]])
-        size = 4 * len(places) * longest * (columns + factors * rows)
+    for position, place in enumerate(order):
+        group.append(place)
+        following = order[position + 1 : position + 2]
+        if following and len(group) < most and (len(group) + 1) * _bytes(parts[following[0]]) <= buffer_bytes:
+            continue
+        size = len(group) * _bytes(parts[place])  # the longest of them
         if ready and used + size > buffer_bytes:
             yield ready
             ready, used = [], 0
-        inputs = torch.stack([_padded(parts[place][0], longest) for place in places])
-        gradients = torch.stack([_padded(parts[place][1], longest) for place in places], 1)
-        ready.append((places, inputs, gradients))
+        longest = len(parts[place][0])
+        inputs = [_padded(parts[member][0], longest) for member in group]
+        gradients = [_padded(parts[member][1], longest) for member in group]
+        one = len(group) == 1
+        ready.append(
+            (
+                group,
+                inputs[0][None] if one else torch.stack(inputs),
+                gradients[0][:, None] if one else torch.stack(gradients, 1),
+            )
+        )
         used += size
+        group = []
     yield ready
+
+
+def _bytes(part: Part) -> int:
+    return 4 * (part[0].numel() + part[1].numel())
 
 
 def _padded(tokens: torch.Tensor, length: int) -> torch.Tensor:
