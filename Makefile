@@ -3,8 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
 ENCODER := .venv/.encoder
-REFERENCE := qbert_opt/data/bundled/mpnet-base-slots.json.gz
-SNIPS := qbert_opt/data/bundled/snips/train.tsv
+REFERENCE := qbert_opt/data/bundled/mpnet-base-wn11.json.gz
+PAIRS := --text-column a --text-column b --label-column label
 
 .PHONY: solve test types suite docs demo lint reference clean
 
@@ -32,22 +32,22 @@ docs: $(READY)                  ## write the reference pages from the code, and 
 	$(BIN)/python docs/generate.py
 
 demo: $(READY) $(ENCODER)       ## fine-tune, score, solve, simulate, quantize, evaluate on a real model
-	$(BIN)/python benchmarks/demo.py runs/demo
+	$(BIN)/python -m benchmarks.commands.demo runs/demo
 
-reference: $(READY)             ## recompute the bundled reference scores (about two hours on one core)
-	$(BIN)/python benchmarks/mpnet_encoder.py models/all-mpnet-base-v2
-	mkdir -p runs $(dir $(REFERENCE))
-	head -n 9001 $(SNIPS) > runs/snips-trained.tsv
-	(head -n 1 $(SNIPS) && tail -n +9002 $(SNIPS)) > runs/snips-unseen.tsv
-	$(BIN)/qbert-opt fine-tune --encoder models/all-mpnet-base-v2 --data runs/snips-trained.tsv --label-column tags \
-	  --kind tags --epochs 1 --learning-rate 1e-4 --batch-size 20 -o models/mpnet-base-slots
-	$(BIN)/qbert-opt sensitivity --model models/mpnet-base-slots --data runs/snips-unseen.tsv --label-column tags \
-	  --metric directional --method gptq --calibration-samples 512 --scoring-samples 1280 --scoring-pool 3546 \
-	  --table-bits none --memory-limit 8GiB -o runs/reference.json
-	$(BIN)/qbert-opt sensitivity --model models/mpnet-base-slots --data runs/snips-unseen.tsv --label-column tags \
-	  --metric qbert --method rtn --bits 2 --groupings rows:128 --calibration-samples 20 --scoring-samples 20 --table-bits none \
-	  --memory-limit 4GiB -o runs/omega.json
-	$(BIN)/python benchmarks/reference.py runs/reference.json runs/omega.json $(REFERENCE)
+reference: $(READY)             ## recompute the bundled reference scores (two hours on one core): WN11=FOLDER
+	@test -f "$(WN11)/test.tsv" || { echo "make reference: WN11='$(WN11)' is not the folder of the WN11 data set." \
+	  "Give one with test.tsv, entity2text.txt and relation2text.txt: make reference WN11=FOLDER"; exit 2; }
+	$(BIN)/python -m benchmarks.reference.mpnet_encoder models/all-mpnet-base-v2
+	$(BIN)/python -m benchmarks.predictions.splits runs --wn11 $(WN11)
+	$(BIN)/qbert-opt fine-tune --encoder models/all-mpnet-base-v2 --data runs/wn11-train.tsv $(PAIRS) \
+	  --epochs 1 --learning-rate 5e-5 --batch-size 32 -o models/mpnet-base-wn11
+	$(BIN)/qbert-opt sensitivity --model models/mpnet-base-wn11 --data runs/wn11-fit.tsv $(PAIRS) \
+	  --metric directional --method gptq --calibration-samples 512 --scoring-samples 1400 \
+	  --memory-limit 8GiB -o runs/reference.json
+	$(BIN)/qbert-opt sensitivity --model models/mpnet-base-wn11 --data runs/wn11-fit.tsv $(PAIRS) \
+	  --metric qbert --method rtn --bits 2 --groupings rows:128 --calibration-samples 100 --scoring-samples 100 \
+	  --table-bits none --memory-limit 4GiB -o runs/omega.json
+	$(BIN)/python -m benchmarks.reference.reference runs/reference.json runs/omega.json $(REFERENCE)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

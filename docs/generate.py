@@ -27,6 +27,7 @@ from pydantic import BaseModel
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
+BENCHMARKS = ROOT / "benchmarks"
 NOTE = "<!-- Written by docs/generate.py. Do not edit: change the code, then run `make docs`. -->\n\n"
 DOCUMENTS = {
     "scores.json": ("qbert_opt.spec.scores", "ScoreTable", "`sensitivity`"),
@@ -244,10 +245,10 @@ def engines() -> str:
 def results() -> str:
     """Measured results: every figure comes from a result file, with its command."""
     documents = {
-        path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "benchmarks").glob("*.json"))
+        path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(BENCHMARKS.glob("*/*.json"))
     }
-    for path in sorted((ROOT / "benchmarks").glob("*.jsonl")):
-        documents[path.stem] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for path in sorted(BENCHMARKS.glob("*/*.jsonl")):
+        documents[path.stem] = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(DOCS / "templates"), undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, keep_trailing_newline=True, autoescape=False,  # Markdown, from our own files
@@ -256,7 +257,18 @@ def results() -> str:
     environment.filters["percent"] = lambda value, digits=1: f"{100 * value:.{digits}f}"
     environment.filters["geometric"] = statistics.geometric_mean
     environment.filters["mb"] = lambda value: f"{value / 1e6:.2f}"
-    return environment.get_template("how-good-is-it.md").render(results=documents)
+    return _with_todays_paths(environment.get_template("how-good-is-it.md").render(results=documents))
+
+
+def _with_todays_paths(text: str) -> str:
+    """Commands as they are typed now: result files keep the command that was run, and scripts have moved since."""
+    files = {path.name: path.relative_to(ROOT) for path in BENCHMARKS.glob("*/*.*")}
+
+    def module(found: re.Match[str]) -> str:
+        return "python -m " + ".".join(files[found[1]].with_suffix("").parts)
+
+    text = re.sub(r"python benchmarks/(?:\w+/)*(\w+\.py)", module, text)
+    return re.sub(r"benchmarks/(\w+\.jsonl?)", lambda found: str(files[found[1]]), text)
 
 
 def _models(root: type[BaseModel]) -> Iterator[type[BaseModel]]:

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from .quantization.calibration import CalibrationPlan as CalibrationPlan
     from .reports.plan import print_plan as print_plan
     from .scoring.diagnosing import diagnose as diagnose
+    from .scoring.layer_drops import layer_drops as layer_drops
     from .scoring.sensitivity import measure_sensitivity as measure_sensitivity
     from .serving.predictor import Predictor as Predictor
     from .spec.allocation import Allocation as Allocation
@@ -63,6 +64,8 @@ if TYPE_CHECKING:
     from .training.fine_tuning import fine_tune as fine_tune
     from .training.settings import RecoverySettings as RecoverySettings
     from .workflows.export import export_model as export_model
+    from .workflows.family import family as family
+    from .workflows.family import family_on_devices as family_on_devices
     from .workflows.optimize import Optimized as Optimized
     from .workflows.optimize import optimize as optimize
     from .workflows.quantize import quantize_model as quantize_model
@@ -104,8 +107,11 @@ _HOMES = {
     "diagnose": (".scoring.diagnosing", "diagnose"),
     "evaluate": (".evaluation.evaluate", "evaluate"),
     "export_model": (".workflows.export", "export_model"),
+    "family": (".workflows.family", "family"),
+    "family_on_devices": (".workflows.family", "family_on_devices"),
     "fine_tune": (".training.fine_tuning", "fine_tune"),
     "from_module": (".models.modules", "from_module"),
+    "layer_drops": (".scoring.layer_drops", "layer_drops"),
     "load_device": (".costs.devices", "load_device"),
     "load_model": (".models.loading", "load_model"),
     "load_quantized": (".checkpoint.reader", "load_quantized"),

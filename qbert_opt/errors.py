@@ -51,7 +51,7 @@ class FullDiskError(UsageError):
 
 
 class InfeasibleError(QbertOptError):
-    """No plan keeps every limit; the message holds the nearest feasible value and the limit that binds."""
+    """No plan meets every limit; the message holds the nearest feasible value and the limit that binds."""
 
     exit_code = 3
 

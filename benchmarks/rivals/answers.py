@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 
 from benchmarks.rivals.asked import Asked
 from benchmarks.rivals.environment import python_of
@@ -79,9 +80,9 @@ def code_bits(profile: ModelProfile, budget: float, method: str) -> float:
 
 def request(
     model: Path, kind: str, profile: ModelProfile, budgets: Sequence[float], batches: Sequence[TokenBatch],
-    targets: Targets, method: str,
+    targets: Targets | None, method: str,
 ) -> Asked:  # fmt: skip
-    """What every rival is asked: the same texts with their labels, widths and limits."""
+    """What every rival is asked: the same texts with their right answers, widths and limits."""
     return Asked(
         model=str(model.resolve()),
         kind=kind,
@@ -89,14 +90,26 @@ def request(
         bits=BITS,
         code_bits=tuple(code_bits(profile, budget, method) for budget in budgets),
         batches=tuple(
-            {name: rows.tolist() for name, rows in batch.inputs.items()} | {"labels": labels(batch, targets).tolist()}
+            {name: rows.tolist() for name, rows in (batch.inputs | right_answers(batch, targets)).items()}
             for batch in batches
         ),
     )
 
 
+def right_answers(batch: TokenBatch, targets: Targets | None) -> dict[str, torch.Tensor]:
+    """The right answers of a batch, by the names of transformers; none for embeddings."""
+    if targets is None:
+        return {}
+    if targets.kind != "spans":
+        return {"labels": labels(batch, targets)}
+    tokens = targets.rows.view(-1, 2)[list(batch.indices)]  # start and end of each window
+    outside = batch.inputs["input_ids"].shape[1]  # transformers leaves out what lies beyond the text
+    tokens = tokens.masked_fill(tokens == NONE, outside)
+    return {"start_positions": tokens[:, 0], "end_positions": tokens[:, 1]}
+
+
 def labels(batch: TokenBatch, targets: Targets) -> torch.Tensor:
-    """The right answers of a batch: one per text, or one per token with `NONE` where there is none."""
+    """Labels of a batch: one per text, or one per token with `NONE` where there is none."""
     if batch.positions is None:
         return targets.rows[list(batch.indices)]
     found = torch.full(batch.positions.shape, NONE)
@@ -112,20 +125,75 @@ def ask(rival: str, asked: Asked, environments: Path, folder: Path) -> list[Riva
         MissingEnvironment: it is not installed.
         WrongAnswer: it failed, or its answer does not fit the model.
     """
-    question = json.dumps(asdict(asked))
-    asking = folder / f"request-{hashlib.sha256(question.encode()).hexdigest()[:16]}.json"
+    asking, question = asked_in(folder, asdict(asked))
     answered = asking.with_name(asking.name.replace("request", rival))
     if not answered.exists():
-        python = python_of(rival, environments)
         asking.write_text(question)
-        command = [str(python), "-m", f"benchmarks.rivals.{rival}", str(asking), str(answered)]
-        limits = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-        done = subprocess.run(command, cwd=ROOT, env=os.environ | limits, capture_output=True, text=True, check=False)
-        (folder / f"{rival}.log").write_text(done.stdout + done.stderr)
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise WrongAnswer(f"{rival}: failed with exit code {done.returncode}: {last}")
+        _run(rival, rival, [str(asking), str(answered)], environments, folder)
     return read_answer(rival, answered, asked)
+
+
+def ask_codes(
+    rival: str, way: str, asked: Asked, bits: Mapping[str, int], environments: Path, folder: Path
+) -> tuple[dict[str, torch.Tensor], float]:
+    """Have a rival round the matrices itself, or read what it answered before.
+
+    Args:
+        rival: its name.
+        way: of rounding, if it has several.
+        asked: what it was asked.
+        bits: of each matrix.
+        environments: folder of the rivals' environments.
+        folder: of requests and answers.
+
+    Returns:
+        The rounded weight of each matrix, float32, and the processor time of rounding in seconds.
+
+    Raises:
+        MissingEnvironment: it is not installed.
+        WrongAnswer: it failed, or its weights do not fit the bits.
+    """
+    asking, question = asked_in(folder, asdict(asked) | {"bits_of": dict(bits)})
+    answered = asking.with_name(asking.stem.replace("request", f"{rival}-{way}-codes") + ".safetensors")
+    if not answered.exists():
+        asking.write_text(question)
+        _run(rival, f"{rival}_codes", [str(asking), str(answered), way], environments, folder)
+    with safe_open(answered, "pt") as file:
+        weights = {module: file.get_tensor(module) for module in file.keys()}  # noqa: SIM118 -- no mapping
+        rounding_s = float(file.metadata()["rounding_s"])
+    check_codes(rival, weights, bits)
+    return weights, rounding_s
+
+
+def check_codes(rival: str, weights: Mapping[str, torch.Tensor], bits: Mapping[str, int]) -> None:
+    """Refuse weights with more levels in a row than the bits allow.
+
+    Raises:
+        WrongAnswer: it names the matrix.
+    """
+    if set(weights) != set(bits):
+        raise WrongAnswer(f"{rival}: rounded {len(weights)} matrices; asked were {len(bits)}.")
+    for module, weight in weights.items():
+        levels = max(len(row.unique()) for row in weight)
+        if levels > 2 ** bits[module]:
+            raise WrongAnswer(f"{rival}: a row of {module} has {levels} levels, which {bits[module]} bits do not hold.")
+
+
+def asked_in(folder: Path, question: Mapping[str, object]) -> tuple[Path, str]:
+    """The file of a request, named by its content, and the content."""
+    text = json.dumps(question)
+    return folder / f"request-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json", text
+
+
+def _run(rival: str, module: str, arguments: Sequence[str], environments: Path, folder: Path) -> None:
+    """Run a script of a rival in its environment, one thread, no network."""
+    command = [str(python_of(rival, environments)), "-m", f"benchmarks.rivals.{module}", *arguments]
+    limits = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | limits, capture_output=True, text=True, check=False)
+    (folder / f"{module}.log").write_text(done.stdout + done.stderr)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise WrongAnswer(f"{module}: failed with exit code {done.returncode}: {last}")
 
 
 def read_answer(rival: str, path: Path, asked: Asked) -> list[RivalPlan] | Refusal:

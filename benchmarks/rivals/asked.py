@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+TARGETS = ("labels", "start_positions", "end_positions")  # as the loss of transformers' models names them
 
 
 @dataclass(frozen=True)
@@ -16,13 +18,14 @@ class Asked:
 
     Attributes:
         model: model folder.
-        kind: `classes` or `tags`: what the model answers.
+        kind: what the model answers: `classes`, `tags`, `spans` or `embeddings`.
         modules: names of the matrices whose bits are asked.
         bits: legal bits.
         code_bits: mean bits of a code over all weights of these matrices, one plan for each; ranges are not counted:
             with one per row they take the same bytes whatever the bits are.
-        batches: token ids and masks by input name, with `labels`, the right answers: one per text, or one per token
-            with -100 where there is none.
+        batches: token ids and masks by input name, with the right answers: `labels`, one per text or one per token
+            with -100 where there is none, or `start_positions` and `end_positions` of spans, one per text. Embeddings
+            have none.
     """
 
     model: str
@@ -42,20 +45,35 @@ def read(path: Path) -> Asked:
 def load(asked: Asked) -> Any:
     """The float32 model; without dropout, which AutoRound's scoring would switch on."""
     import torch
-    from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
+    import transformers
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    kind = {"classes": AutoModelForSequenceClassification, "tags": AutoModelForTokenClassification}[asked.kind]
+    kind = {
+        "classes": transformers.AutoModelForSequenceClassification,
+        "tags": transformers.AutoModelForTokenClassification,
+        "spans": transformers.AutoModelForQuestionAnswering,
+        "embeddings": transformers.AutoModel,
+    }[asked.kind]
     off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     return kind.from_pretrained(asked.model, dtype=torch.float32, attn_implementation="eager", **off).eval()
 
 
 def tensors(asked: Asked) -> list[dict[str, Any]]:
-    """The batches as tensors."""
+    """The batches as tensors, with the right answers."""
     import torch
 
     return [{name: torch.tensor(rows) for name, rows in batch.items()} for batch in asked.batches]
+
+
+def inputs(asked: Asked) -> list[dict[str, Any]]:
+    """The batches as tensors, without the right answers."""
+    return [{name: rows for name, rows in batch.items() if name not in TARGETS} for batch in tensors(asked)]
+
+
+def has_loss(asked: Asked) -> bool:
+    """Whether the model has a loss to take gradients of: every batch has right answers."""
+    return all(any(name in TARGETS for name in batch) for batch in asked.batches)
 
 
 def answer(path: Path, package: str, scoring_s: float, plans: Sequence[Mapping[str, Any]]) -> None:
@@ -71,6 +89,21 @@ def answer(path: Path, package: str, scoring_s: float, plans: Sequence[Mapping[s
     """
     found = {"package": package, "version": importlib.metadata.version(package), "scoring_s": round(scoring_s, 1)}
     path.write_text(json.dumps(found | {"plans": list(plans)}, indent=1))
+
+
+def read_codes(path: Path) -> tuple[Asked, dict[str, int]]:
+    """Read a request for codes: what every rival is asked, and the bits of each matrix."""
+    given = json.loads(path.read_text())
+    bits = given.pop("bits_of")
+    return Asked(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}), bits
+
+
+def codes(path: Path, way: str, rounding_s: float, model: Any, modules: Iterable[str]) -> None:
+    """Write the rounded weights of a model, float32, with the way and the processor time of rounding in seconds."""
+    from safetensors.torch import save_file
+
+    weights = {module: model.get_submodule(module).weight.detach().float().contiguous() for module in modules}
+    save_file(weights, path, {"way": way, "rounding_s": f"{rounding_s:.1f}"})
 
 
 def refuse(path: Path, package: str, reason: str) -> None:

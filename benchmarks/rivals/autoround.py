@@ -15,7 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.rivals.asked import answer, load, read, tensors
+from benchmarks.rivals.asked import answer, has_loss, load, read, refuse, tensors
+
+PACKAGE = "auto-round"
 
 
 def main() -> None:
@@ -32,6 +34,9 @@ def run() -> None:
     from transformers import AutoTokenizer
 
     asked = read(Path(sys.argv[1]))
+    if not has_loss(asked):
+        refuse(Path(sys.argv[2]), PACKAGE, "AutoScheme needs the gradient of a loss, which embeddings do not have")
+        return
     model, batches = load(asked), tensors(asked)
     delta_loss.get_dataloader = lambda *args, **options: batches
     options = [QuantizationScheme(bits=b, group_size=-1, sym=b == 8, data_type="int", act_bits=16) for b in asked.bits]
@@ -50,7 +55,7 @@ def run() -> None:
          "bits": {module: config[module]["bits"] for module in asked.modules}}
         for code_bits, config in zip(asked.code_bits, configs.values(), strict=True)
     ]  # fmt: skip
-    answer(Path(sys.argv[2]), "auto-round", scoring_s, plans)
+    answer(Path(sys.argv[2]), PACKAGE, scoring_s, plans)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Plans of other allocators beside ours at exactly the same bytes, all realised by one quantizer.
 
-    python benchmarks/rivals/environment.py all ENVIRONMENTS
+    python -m benchmarks.rivals.environment all ENVIRONMENTS
     python -m benchmarks.rivals.contest MODEL TEXTS TEST --environments ENVIRONMENTS --work WORK -o results.jsonl
 
 Every allocator gets the same texts with their labels and decides among 2, 3, 4 and 8 bits for each matrix of the
@@ -27,11 +27,12 @@ from typing import Any
 
 import torch
 
-from benchmarks.plans import only
+from benchmarks.predictions.plans import only
 from benchmarks.rivals.answers import BITS, GROUPING, Refusal, WrongAnswer, ask, request
+from benchmarks.rivals.asked import Asked
 from benchmarks.rivals.environment import MissingEnvironment
 from benchmarks.rivals.pair import Pair
-from qbert_opt.data.texts import read_texts
+from qbert_opt.data.texts import LabeledTexts, read_texts
 from qbert_opt.errors import QbertOptError
 from qbert_opt.models.loading import load_model, tokenized
 from qbert_opt.models.targets import read_targets
@@ -75,12 +76,7 @@ def entries(pair: Pair, options: argparse.Namespace) -> Iterator[Entry | tuple[s
     """Plans of every allocator at every budget; a rival without a plan says why."""
     yield from uniform_plans(pair, options.budgets)
     for rival in options.rivals:
-        batches = tokenized(pair.loaded, pair.scored.texts, batch_size=BATCH_SIZE)
-        targets = read_targets(pair.loaded, pair.scored, batches)
-        if targets is None:
-            raise WrongAnswer(f"{pair.data.name}: has no labels, which rivals need. Name them with --label-column.")
-        kind = pair.loaded.head.kind
-        asked = request(Path(options.model), kind, pair.profile, options.budgets, batches, targets, METHOD)
+        asked = question(pair, options.model, options.budgets, pair.scored)
         try:
             found = ask(rival, asked, options.environments, pair.work)
         except (MissingEnvironment, WrongAnswer) as error:
@@ -99,6 +95,19 @@ def entries(pair: Pair, options: argparse.Namespace) -> Iterator[Entry | tuple[s
         for budget in options.budgets:
             limits = Limits(encoder_bytes=int(budget * pair.profile.encoder_elements / 8))
             yield Entry(metric, "", budget, allocate(table, limits), seconds, True)
+
+
+def question(pair: Pair, model: str, budgets: Sequence[float], texts: LabeledTexts) -> Asked:
+    """What every rival is asked: some texts, and one plan for each budget.
+
+    Raises:
+        WrongAnswer: the texts have no labels, and the model's kind needs them.
+    """
+    batches = tokenized(pair.loaded, texts.texts, batch_size=BATCH_SIZE)
+    targets, kind = read_targets(pair.loaded, texts, batches), pair.loaded.head.kind
+    if targets is None and kind != "embeddings":
+        raise WrongAnswer(f"{pair.data.name}: has no labels, which rivals need. Name them with --label-column.")
+    return request(Path(model), kind, pair.profile, budgets, batches, targets, METHOD)
 
 
 def uniform_plans(pair: Pair, budgets: Sequence[float]) -> Iterator[Entry]:
@@ -147,7 +156,8 @@ def rounded(value: Any) -> Any:
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
-def run(options: argparse.Namespace) -> None:
+def opened(options: argparse.Namespace) -> tuple[Pair, dict[str, Any], dict[str, Any]]:
+    """The pair that the options name, what identifies its rows, and what made them."""
     loaded = load_model(options.model)
     columns = {"text_columns": options.text_column, "label_column": options.label_column}
     data, test = read_texts(options.texts, **columns), read_texts(options.test, **columns)
@@ -162,7 +172,24 @@ def run(options: argparse.Namespace) -> None:
         "float_task": pair.float_task(), "commit": code_commit(),
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, 1 thread",
     }  # fmt: skip
-    rows = [json.loads(line) for line in options.output.read_text().splitlines()] if options.output.exists() else []
+    return pair, about, made
+
+
+def rows_of(output: Path) -> list[dict[str, Any]]:
+    """Rows that an earlier run wrote."""
+    return [json.loads(line) for line in output.read_text().splitlines()] if output.exists() else []
+
+
+def write_row(output: Path, row: dict[str, Any]) -> None:
+    """Append a row to the results, and print it."""
+    with output.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    print(json.dumps(row), flush=True)
+
+
+def run(options: argparse.Namespace) -> None:
+    pair, about, made = opened(options)
+    rows = rows_of(options.output)
     order = {budget: place for place, budget in enumerate(options.budgets)}
     found = sorted(entries(pair, options), key=lambda e: order[e.budget] if isinstance(e, Entry) else -1)
     for entry in found:  # one budget after the other, so that a run that is cut short still compares everyone
@@ -176,13 +203,12 @@ def run(options: argparse.Namespace) -> None:
         )  # fmt: skip
         row = rounded(about | result | made)
         rows.append(row)
-        with options.output.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        print(json.dumps(row), flush=True)
+        write_row(options.output, row)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def pair_options(description: str | None) -> argparse.ArgumentParser:
+    """Options that name a pair, its texts and where results go."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("model", "texts", "test"):
         parser.add_argument(name)
     parser.add_argument("--text-column", action="append", help="twice for pairs of sentences")
@@ -190,13 +216,18 @@ def main() -> int:
     parser.add_argument("--environments", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="folder of what was computed before")
     parser.add_argument("--budgets", type=float, nargs="+", default=BUDGETS)
-    parser.add_argument("--rivals", nargs="*", default=RIVALS)
-    parser.add_argument("--metrics", nargs="*", default=METRICS)
     parser.add_argument("--fit", type=int, default=512)
     parser.add_argument("--scored", type=int, default=512)
     parser.add_argument("--measured", type=int, help="unseen texts; all by default")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, required=True)
+    return parser
+
+
+def main() -> int:
+    parser = pair_options(__doc__)
+    parser.add_argument("--rivals", nargs="*", default=RIVALS)
+    parser.add_argument("--metrics", nargs="*", default=METRICS)
     torch.set_num_threads(1)
     try:
         run(parser.parse_args())

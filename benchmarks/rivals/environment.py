@@ -1,12 +1,13 @@
 """Make the virtual environment of one rival, with the versions that the contest names.
 
-    python benchmarks/rivals/environment.py RIVAL FOLDER     # makes FOLDER/RIVAL; `all` makes every one
+    python -m benchmarks.rivals.environment RIVAL FOLDER     # makes FOLDER/RIVAL; `all` makes every one
 
 Rivals live apart: their pins exclude each other and ours.
 """
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import venv
@@ -36,7 +37,7 @@ def python_of(rival: str, folder: Path) -> Path:
         raise MissingEnvironment(f"{rival}: not a rival. Legal: {', '.join(PINS)}.")
     place = folder / rival
     if not (place / ".ready").exists():
-        command = f"python benchmarks/rivals/environment.py {rival} {folder}"
+        command = f"python -m benchmarks.rivals.environment {rival} {folder}"
         raise MissingEnvironment(f"{rival}: no environment in {place}. Make it with `{command}`.")
     return place / "bin" / "python"
 
@@ -62,15 +63,16 @@ def make(rival: str, folder: Path) -> None:
 
 
 def main() -> int:
-    if len(sys.argv) != 3:
-        print(__doc__, file=sys.stderr)
-        return 2
-    rivals = list(PINS) if sys.argv[1] == "all" else [sys.argv[1]]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rival")
+    parser.add_argument("folder", type=Path)
+    options = parser.parse_args()
+    rivals = list(PINS) if options.rival == "all" else [options.rival]
     failed = 0
     for rival in rivals:
         try:
-            make(rival, Path(sys.argv[2]))
-            print(f"{rival}: {Path(sys.argv[2]) / rival}")
+            make(rival, options.folder)
+            print(f"{rival}: {options.folder / rival}")
         except MissingEnvironment as error:
             print(error, file=sys.stderr)
             failed = 2

@@ -14,21 +14,20 @@ import traceback
 from pathlib import Path
 from unittest.mock import MagicMock
 
-from benchmarks.rivals.asked import load, read, refuse, tensors
+from benchmarks.rivals.asked import inputs, load, read, refuse
 
 
 def main() -> None:
     asked = read(Path(sys.argv[1]))
-    model, batches = load(asked), tensors(asked)  # transformers must not meet the stubs
+    model, batches = load(asked), inputs(asked)  # transformers must not meet the stubs
     # imported always, and used for images alone; the wheel on the package index needs CUDA
     for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.transforms"):
         stub = MagicMock(__path__=[], __spec__=importlib.machinery.ModuleSpec(name, None))
         sys.modules.setdefault(name, stub)
     import model_compression_toolkit as mct
 
-    inputs = [[rows for name, rows in batch.items() if name != "labels"] for batch in batches]
     try:
-        mct.core.pytorch_resource_utilization_data(model, lambda: iter(inputs))
+        mct.core.pytorch_resource_utilization_data(model, lambda: iter([list(batch.values()) for batch in batches]))
     except Exception as error:  # whatever it says is the answer
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{frame.name} of {'/'.join(Path(frame.filename).parts[-3:])}"

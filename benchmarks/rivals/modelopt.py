@@ -14,10 +14,11 @@ import time
 import warnings
 from pathlib import Path
 
-from benchmarks.rivals.asked import answer, load, read, tensors
+from benchmarks.rivals.asked import answer, has_loss, load, read, refuse, tensors
 
 LARGEST_SCORE = 1e4
 UNQUANTIZED = 16
+PACKAGE = "nvidia-modelopt"
 
 
 def main() -> None:
@@ -25,6 +26,9 @@ def main() -> None:
     import torch
 
     asked = read(Path(sys.argv[1]))
+    if not has_loss(asked):
+        refuse(Path(sys.argv[2]), PACKAGE, "its gradient score needs a loss, which embeddings do not have")
+        return
     model, batches = load(asked), tensors(asked)
     linear = [name for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)]
     formats = [_format(bits) for bits in asked.bits]
@@ -59,7 +63,7 @@ def main() -> None:
     for stat in state["candidate_stats"].values():
         stat["scores"] = [score * LARGEST_SCORE / largest for score in stat["scores"]]
     plans += [_plan(mtq, state, "gradient, rescaled", bits, limit(bits)) for bits in asked.code_bits]
-    answer(Path(sys.argv[2]), "nvidia-modelopt", scoring_s, plans)
+    answer(Path(sys.argv[2]), PACKAGE, scoring_s, plans)
 
 
 def _format(bits: int) -> dict:

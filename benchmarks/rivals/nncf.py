@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.rivals.asked import answer, load, read, tensors
+from benchmarks.rivals.asked import answer, inputs, load, read
 
 BACKUP = 8
 
@@ -23,9 +23,8 @@ def main() -> None:
     from nncf.quantization.algorithms.weight_compression import mixed_precision
 
     asked = read(Path(sys.argv[1]))
-    model, batches = load(asked), tensors(asked)
+    model, batches = load(asked), inputs(asked)
     sizes = {module: model.get_submodule(module).weight.numel() for module in asked.modules}
-    inputs = [{name: rows for name, rows in batch.items() if name != "labels"} for batch in batches]
     scores: dict[str, float] = {}
     choose = mixed_precision.MixedPrecisionCriterion.apply
 
@@ -42,7 +41,7 @@ def main() -> None:
         nncf.compress_weights(
             model, mode=nncf.CompressWeightsMode.INT4_SYM, ratio=0.5, group_size=-1, all_layers=True,
             sensitivity_metric=nncf.SensitivityMetric.HESSIAN_INPUT_ACTIVATION,
-            dataset=nncf.Dataset(inputs), subset_size=len(inputs),
+            dataset=nncf.Dataset(batches), subset_size=len(batches),
         )  # fmt: skip
     scoring_s = time.process_time() - started
     order = sorted(asked.modules, key=lambda module: scores[module])

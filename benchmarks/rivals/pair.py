@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ from qbert_opt.spec.grids import grid
 from qbert_opt.spec.scores import ScoreTable, read_scores, write_scores
 
 Figures = dict[str, Any]
-FIGURE = {"classes": "accuracy", "tags": "entity_f1", "spans": "answer_f1"}
+Weights = Mapping[str, torch.Tensor]
+FIGURE = {"classes": "accuracy", "tags": "entity_f1", "spans": "answer_f1", "embeddings": "recall_at_1"}
 
 
 def digest(*parts: str) -> str:
@@ -77,18 +79,16 @@ class Pair:
     method: str
     work: Path
     _weights: dict[tuple[str, str], torch.Tensor] = field(default_factory=dict, repr=False)
+    _quantizers: dict[str, MatrixQuantizer] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self.work = self.work / digest(self.loaded.sha256, self.data.sha256, repr(self.sizes), self.method)
         self.work.mkdir(parents=True, exist_ok=True)
         self.profile = profile_model(self.loaded)
         self.fit, self.scored = calibration_texts(self.data, self.sizes)
-        self._quantizer = MatrixQuantizer(self.loaded, self.profile, self.method, self.fit)
         self._batches = evaluation_batches(self.loaded, self.test)
         self._targets = read_targets(self.loaded, self.test, self._batches)
         self.truth = collect(self.loaded.head, self.loaded.model, self._batches)
-        names = [m.module for m in self.profile.matrices]
-        self._floats = {name: weight_of(self.loaded.model, name).clone() for name in names}
 
     def float_task(self) -> float:
         """The float model's task figure on the unseen texts."""
@@ -108,28 +108,47 @@ class Pair:
     def measure(self, plan: Allocation) -> Measured:
         """Run the model with a plan's matrices on the unseen texts; tables and all else are in fp16."""
         parts = [f"{part.module} {part.choice.name}" for part in plan.matrices]
+        return self.measure_weights(lambda: self._weights_of(plan), *parts)
+
+    def measure_weights(self, weights: Weights | Callable[[], Weights], *parts: str) -> Measured:
+        """Run the model with given weights on the unseen texts.
+
+        Args:
+            weights: the weight of each matrix, or what computes them if they were not measured before.
+            parts: what determines them.
+        """
         path = self.work / f"{digest(self.test.sha256, *parts)}.npz"
         if not path.exists():
-            found = self._run(plan)
+            found = self._run(weights() if callable(weights) else weights)
             np.savez(path, loss=found.loss, rows=found.rows, about=json.dumps([found.task, found.flipped]))
         stored = np.load(path)
         task, flipped = json.loads(str(stored["about"]))
         return Measured(stored["loss"], stored["rows"], task, flipped)
 
-    def _run(self, plan: Allocation) -> Measured:
+    def _weights_of(self, plan: Allocation) -> dict[str, torch.Tensor]:
+        """Rounded weights of a plan's matrices; read from the float model, so call it before any weight changes."""
         specs = {m.module: m for m in self.profile.matrices}
+        for part in plan.matrices:
+            if (part.module, part.choice.name) not in self._weights:
+                [quantized] = self._quantizer(part.choice.method).quantize(specs[part.module], [part.choice])
+                self._weights[part.module, part.choice.name] = quantized.dequantize()
+        return {part.module: self._weights[part.module, part.choice.name] for part in plan.matrices}
+
+    def _quantizer(self, method: str) -> MatrixQuantizer:
+        """The quantizer of a method, with the statistics of the texts that fit."""
+        if method not in self._quantizers:
+            self._quantizers[method] = MatrixQuantizer(self.loaded, self.profile, method, self.fit)
+        return self._quantizers[method]
+
+    def _run(self, weights: Weights) -> Measured:
         model, head = self.loaded.model, self.loaded.head
-        missing = [p for p in plan.matrices if (p.module, p.choice.name) not in self._weights]
-        for part in missing:  # before any weight changes: what quantizes reads the float model
-            [quantized] = self._quantizer.quantize(specs[part.module], [part.choice])
-            self._weights[part.module, part.choice.name] = quantized.dequantize()
         kept = {name: p.detach().clone() for name, p in model.named_parameters()}
         try:
             with torch.no_grad():
                 for parameter in model.parameters():
                     parameter.copy_(parameter.half().float())
-                for part in plan.matrices:
-                    weight_of(model, part.module).copy_(self._weights[part.module, part.choice.name])
+                for module, weight in weights.items():
+                    weight_of(model, module).copy_(weight)
             answers = collect(head, model, self._batches)
         finally:
             with torch.no_grad():

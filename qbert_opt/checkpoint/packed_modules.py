@@ -198,12 +198,12 @@ def pack_modules(model: nn.Module, allocation: Allocation) -> None:
         elif isinstance(original, nn.Embedding):
             kind = PackedEmbedding
         else:
-            raise InputFileError(f"{planned.module}: is in the plan but not in the model. Quantize the model anew.")
+            raise InputFileError(f"{planned.module}: is in the plan but not in the model. Quantize the model again.")
         shape = tuple(matrix_of(original).shape)
         if shape != (planned.rows, planned.columns):
             raise InputFileError(
                 f"{planned.module}: is {shape[0]} x {shape[1]}, in the plan {planned.rows} x {planned.columns}. "
-                "Quantize the model anew."
+                "Quantize the model again."
             )
         replace_module(model, original, kind(planned.layout, original))  # type: ignore[arg-type]
     for item in allocation.activations:

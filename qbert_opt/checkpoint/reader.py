@@ -130,7 +130,7 @@ def load_quantized(
                 tensor = file.get_tensor(name)
                 state[name] = tensor.float() if tensor.is_floating_point() else tensor
         for planned in quantized_parts(allocation):
-            with safe_open(root / WEIGHTS, framework="pt") as file:  # anew, which gives back the pages that were read
+            with safe_open(root / WEIGHTS, framework="pt") as file:  # again, which gives back the pages that were read
                 weight = _restore(file, names, planned, record.codes_name)
                 matrix = weight.dequantize() if pages is None else _on_disk(weight, pages)
             state[f"{planned.module}.weight"] = _as_stored(model, planned, matrix)
@@ -147,7 +147,7 @@ def load_quantized(
     if missing or unexpected:
         name = (missing or unexpected)[0]
         raise InputFileError(
-            f"{root / WEIGHTS}: tensor {name} is {'missing' if missing else 'unknown'}. Quantize anew."
+            f"{root / WEIGHTS}: tensor {name} is {'missing' if missing else 'unknown'}. Quantize the model again."
         )
     check_finite(model, str(folder))
     if round_inputs:
@@ -181,7 +181,7 @@ def _empty_model(root: Path, *, paged: bool = False) -> LoadedModel:
     if not (root / CONFIG).is_file():
         raise InputFileError(
             f"{root}: cannot be loaded as a model: it has no {CONFIG}. For a plain module, pass it as argument into; "
-            "otherwise quantize anew."
+            "otherwise quantize the model again."
         )
     config = written_config(root)  # without the packing: the loaded model has float weights
     model = unfilled_model(config, str(root)) if paged else build_model(config, str(root))

@@ -7,13 +7,14 @@ import warnings
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..errors import InputFileError
 from ..models.depth import without_layers
 from ..models.fewer_heads import without_heads
 from ..models.loading import LoadedModel
 from ..runtime.files import MAX_JSON_BYTES
+from ..runtime.frozen import Amount, Count
 from ..runtime.input_files import decode_text, parse_json, read_bytes
 from ..runtime.manifest import SEAL, OlderFolderWarning, check_complete, check_files, seal
 from ..spec.allocation import Allocation
@@ -26,7 +27,7 @@ CONFIG = "config.json"
 PLAN: Final = "allocation.json"
 WEIGHTS = "model.safetensors"
 ENTRY = "quantization_config"
-REMEDY = "Quantize the model anew."
+REMEDY = "Quantize the model again."
 
 
 class ReadBack(BaseModel):
@@ -40,8 +41,8 @@ class ReadBack(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     data: str
-    num_texts: int
-    loss: FiniteFloat
+    num_texts: Count
+    loss: Amount
     loss_unit: str
 
 
@@ -61,10 +62,10 @@ class Training(BaseModel):
     method: str
     data: str
     data_sha256: str
-    num_texts: int
+    num_texts: Count
     drawn_from: tuple[str, ...] = ()
-    steps: int
-    seed: int
+    steps: Count
+    seed: Count
 
 
 class FolderRecord(BaseModel):
@@ -206,7 +207,7 @@ def checked_record(entry: Any, where: str) -> FolderRecord:
     if entry.get("format") not in (FORMAT, OLD_FORMAT):
         raise InputFileError(
             f"{where}: format is {entry.get('format')!r}; this version reads {FORMAT!r} and {OLD_FORMAT!r}. Use the "
-            f"version of qbert-opt that wrote it ({entry.get('version', 'unknown')}), or quantize the model anew."
+            f"version of qbert-opt that wrote it ({entry.get('version', 'unknown')}), or quantize the model again."
         )
     try:
         return FolderRecord.model_validate(entry)

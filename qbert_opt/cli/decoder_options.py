@@ -23,7 +23,7 @@ class CacheOptions:
         typer.Option(
             "--context",
             min=1,
-            help="Tokens in a decoder's full cache, prompt and answer; by default 1024, or what it reads if less.",
+            help="Tokens in a decoder's full cache, prompt and answer; by default 1024, or its maximum if less.",
             rich_help_panel=HARDWARE,
         ),
     ] = None
@@ -31,8 +31,9 @@ class CacheOptions:
         str | None,
         typer.Option(
             "--cache-bits",
-            help="Bits of keys and values in a decoder's cache: 16, 8 or 4, below 16 with an fp16 scale per head and "
-            "token. Where it was scored, solve chooses among those given or all; otherwise 16, or the one given.",
+            help="Bits of keys and values in a decoder's cache: 16, 8 or 4 (below 16 with an fp16 scale per head and "
+            "token). If the scores include the cache, solve chooses among those given, or among all; otherwise the "
+            "cache has 16 bits, or the width given.",
             rich_help_panel=HARDWARE,
         ),
     ] = None

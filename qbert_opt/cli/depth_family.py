@@ -34,8 +34,8 @@ class FamilyOptions:
             "--allow-drop",
             min=1,
             rich_help_panel=PANEL,
-            help="Most encoder layers that a plan may leave out (needs --model, --data): the best plan of any depth "
-            "for each budget, or for each of --devices.",
+            help="Maximum number of encoder layers that a plan may leave out (needs --model, --data): the best plan of "
+            "any depth for each budget, or for each of --devices.",
         ),
     ] = None
     model: Annotated[

@@ -151,6 +151,11 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule(COLUMNS, _without("data"), NEEDS_DATA),
         Rule(
             ("resource", "points"),
+            lambda values: bool(values["devices"]) and values["allow_drop"] is not None,
+            "belongs to a family of sizes; --devices makes one plan for each. Remove it, or give one --device.",
+        ),
+        Rule(
+            ("resource", "points"),
             lambda values: bool(values["devices"]) and not values["plot"],
             "belongs to a frontier; --devices prints one plan for each. Add --plot FILE, or give one --device.",
         ),

@@ -72,7 +72,7 @@ def check_drop(
     named["--tie"] = [name for name in constraint.ties or () if name != "qkv"]
     for name, names in named.items():
         if names:
-            raise UsageError(f"{flag}: layers are numbered anew where one is left out. Remove {name} {names[0]}.")
+            raise UsageError(f"{flag}: layers are renumbered where one is left out. Remove {name} {names[0]}.")
 
 
 def _check_heads(most: int, model: str, constraints: PlanConstraints) -> None:

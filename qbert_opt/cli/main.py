@@ -160,7 +160,7 @@ def _stopped(code: int, error: BaseException) -> int:
     notes = [note for cause in _causes(error) for note in getattr(cause, "__notes__", ())]
     kept = [str(path) for path in _locked_files() if not any(str(path) in note for note in notes)]
     if kept:
-        notes.append(f"finished work is kept in {', '.join(kept)}: the same command goes on from there")
+        notes.append(f"finished work is kept in {', '.join(kept)}: the same command resumes from there")
     _complain("; ".join([f"{how}; nothing half-written is left", *dict.fromkeys(notes)]) + f".{_written()}")
     return code
 

@@ -35,7 +35,7 @@ Method = Annotated[
     str,
     typer.Option(
         "--method",
-        help="Quantizer to score with; see 'qbert-opt choices'. 'quantize --method' says which one writes.",
+        help="Quantizer to score with; see 'qbert-opt choices'. 'quantize --method' sets the one that writes.",
     ),
 ]
 Metric = Annotated[
@@ -74,8 +74,8 @@ ScoringPool = Annotated[
     typer.Option(
         "--scoring-pool",
         min=0,
-        help="Draw the texts to score from this many, the uncertain ones more often, each weighted (needs metric "
-        "directional); 0 scores them all.",
+        help="Draw the texts to score from a pool of this many, uncertain ones more often, with weights that make the "
+        "scores unbiased (needs metric directional); 0: no pool.",
     ),
 ]
 MaxTokens = Annotated[
@@ -94,7 +94,7 @@ SeqLen = Annotated[
     typer.Option(
         "--seq-len",
         min=1,
-        help="Tokens per sentence, of a decoder its prompt; by default 128, or what the model reads if less.",
+        help="Tokens per sentence, or per prompt for a decoder; by default 128, or the model's maximum if less.",
     ),
 ]
 PricedFunctions = Annotated[
@@ -102,8 +102,8 @@ PricedFunctions = Annotated[
     typer.Option(
         "--nonlinearity",
         help="How softmax, LayerNorm and GELU are priced: in integers by table, poly or shift, or by function "
-        "(softmax=poly,activation=table); auto for what costs least and is exact enough, which is the default with "
-        "--engine integer; float on the first unit that has floating point. Otherwise at the device's own rates.",
+        "(softmax=poly,activation=table); auto for the cheapest that are accurate enough (the default with --engine "
+        "integer); float for the first unit with floating point. By default at the device's own rates.",
     ),
 ]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, max=LARGEST_BATCH, help="Sentences per inference.")]
@@ -166,8 +166,8 @@ class PagingOptions:
         str | None,
         typer.Option(
             "--scratch",
-            help="Folder on a disk for what a paged model does not keep in memory; by default that of --output, or "
-            "the system's temporary folder.",
+            help="Folder on disk for the scratch files of a paged model; by default that of --output, or the "
+            "system's temporary folder.",
         ),
     ] = None
 

@@ -63,7 +63,7 @@ def progress(title: str, *, quiet: bool = False, resume: str | Path | None = Non
             yield tell
     except KeyboardInterrupt as stop:
         if resume is not None and Path(resume).is_file():
-            stop.add_note(f"finished work is kept in {resume}: the same command goes on from there")
+            stop.add_note(f"finished work is kept in {resume}: the same command resumes from there")
         raise
 
 

@@ -36,20 +36,20 @@ class LimitOptions:
         str | None, _text(LIMITS, "--total-budget", help="Size of the whole stored model, as for --budget.")
     ] = None
     max_latency: Annotated[
-        str | None, _text(LIMITS, "--max-latency", help="Latency, e.g. 20ms; of a decoder, time to the first token.")
+        str | None, _text(LIMITS, "--max-latency", help="Latency, e.g. 20ms; for a decoder, time to the first token.")
     ] = None
     max_memory: Annotated[
         str | None, _text(LIMITS, "--max-memory", help="Peak memory, weights and activations together.")
     ] = None
     max_dram_bytes: Annotated[
         str | None,
-        _text(LIMITS, "--max-dram-bytes", help="DRAM traffic per inference, of a decoder per token, e.g. 30MB."),
+        _text(LIMITS, "--max-dram-bytes", help="DRAM traffic per inference, or per token of a decoder, e.g. 30MB."),
     ] = None
     max_bandwidth: Annotated[
         str | None, _text(LIMITS, "--max-bandwidth", help="DRAM bandwidth at --rate, e.g. 2GB/s.")
     ] = None
     max_energy: Annotated[
-        str | None, _text(LIMITS, "--max-energy", help="Energy per inference, of a decoder per token, e.g. 100mJ.")
+        str | None, _text(LIMITS, "--max-energy", help="Energy per inference, or per token of a decoder, e.g. 100mJ.")
     ] = None
     max_scratchpad: Annotated[
         str | None, _text(LIMITS, "--max-scratchpad", help="On-chip memory that resident weights may use, e.g. 1MB.")
@@ -58,7 +58,9 @@ class LimitOptions:
     min_tokens_per_s: Annotated[
         float | None,
         _text(
-            LIMITS, "--min-tokens-per-s", help="Least tokens per second of each sequence with a full cache (decoders)."
+            LIMITS,
+            "--min-tokens-per-s",
+            help="Tokens per second that each sequence needs with a full cache (decoders).",
         ),
     ] = None
 
@@ -78,7 +80,7 @@ class HardwareOptions:
             HARDWARE,
             "--seq-len",
             min=1,
-            help="Tokens per sentence, of a decoder its prompt; by default 128, or what the model reads if less.",
+            help="Tokens per sentence, or per prompt for a decoder; by default 128, or the model's maximum if less.",
         ),
     ] = None
     batch_size: Annotated[
@@ -201,7 +203,7 @@ class ConstraintOptions:
             CONSTRAINTS,
             "--allow-drop",
             min=1,
-            help="Most encoder layers that the plan may leave out (needs --model, --data).",
+            help="Maximum number of encoder layers that the plan may leave out (needs --model, --data).",
         ),
     ] = None
     allow_drop_heads: Annotated[
@@ -210,7 +212,7 @@ class ConstraintOptions:
             CONSTRAINTS,
             "--allow-drop-heads",
             min=1,
-            help="Most attention heads that the plan may leave out, over all layers (needs --model, --data).",
+            help="Maximum number of attention heads that the plan may leave out in all (needs --model, --data).",
         ),
     ] = None
     max_formats: Annotated[
@@ -250,7 +252,7 @@ class ShortlistOptions:
             SHORTLIST,
             "--apart",
             min=1,
-            help="With --top-k: least number of matrices in which two plans differ; by default a tenth.",
+            help="With --top-k: minimum number of matrices in which two plans differ; by default a tenth.",
         ),
     ] = None
     measure: Annotated[
@@ -262,7 +264,7 @@ class ShortlistOptions:
             SHORTLIST,
             "--refine",
             min=1,
-            help="Local search on the loss of the scoring texts, at most N plans (needs --model, --data).",
+            help="Local search that measures at most N plans on the scoring texts (needs --model, --data).",
         ),
     ] = None
     verify: Annotated[

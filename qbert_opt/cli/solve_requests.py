@@ -254,6 +254,10 @@ def check_together(
             raise UsageError(f"{flag}: needs --model and --data, the calibration set of the scores.")
     if measure is not None and scoring.model is None:
         raise UsageError("--measure: needs --model, which is run in the engine.")
+    if measure is not None:
+        from ..workflows.rerank import check_timed
+
+        check_timed(measure)
     restricted = constraints.model_copy(update={"table_bits": None, "cache_bits": None}) != PlanConstraints()
     if recipe is not None and (restricted or top_k or measure or refine):
         raise UsageError(

@@ -160,7 +160,7 @@ def print_timings(
     where = f": use {numbered(output, name)}" if output is not None and best.number > 1 else ""
     print_lines(["", timed_table(order, engine), f"{name} is the fastest measured{where}"])
     if limit_s is not None and best.latency_s > limit_s:
-        print_lines([f"no plan of this shortlist keeps the latency limit in {engine} on this machine"])
+        print_lines([f"no plan of this shortlist meets the latency limit in {engine} on this machine"])
 
 
 def write_solved(solved: Solved, scores: ScoreTable, output: str | None, plot: str | None) -> list[str]:

@@ -26,7 +26,7 @@ class Call:
         shape: shape of the output.
         edge: the output's place in the autograd graph; None without a graph.
         channels_first: whether the output is `[B, rows, T]`, as for a convolution.
-        factor: of the output, after the matrix or table, see `layers.table_scale`.
+        factor: scale of the output after the matrix or table, see `layers.table_scale`.
     """
 
     inputs: torch.Tensor
@@ -52,7 +52,7 @@ def captured(model: nn.Module, modules: Sequence[str]) -> Iterator[dict[str, Cal
     Modules of the same kind that share their weight with a named one count as calls of it. The input of a convolution
     is its windows, `[B, T, columns]`, and the input of an embedding table is the row numbers, `[B, T, 1]`. Positions
     that all samples share are looked up once per batch; they are expanded so that each sample has its own gradient.
-    Calls by other threads are not recorded. Of a paged model, inputs and gradients lie on disk until its batch ends.
+    Calls by other threads are not recorded. Inputs and gradients of a paged model stay on disk until the batch ends.
 
     Args:
         model: contains the modules.
@@ -136,6 +136,18 @@ def real_tokens(tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return rows[mask.flatten()] if _is_per_token(tensor, mask) and not bool(mask.all()) else rows
 
 
+def finite_tokens(name: str, inputs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return the real tokens of a module's input, see `real_tokens`.
+
+    Raises:
+        InputFileError: one is NaN or infinite; names the module.
+    """
+    tokens = real_tokens(inputs, mask)
+    if not torch.isfinite(tokens).all():
+        raise InputFileError(f"{name}: its input holds NaN or infinite values on the calibration text.")
+    return tokens
+
+
 @torch.no_grad()
 def input_grams(model: nn.Module, batches: Sequence[TokenBatch], modules: Sequence[str]) -> dict[str, torch.Tensor]:
     """Return the mean of `x xᵀ` over real tokens for the input x of each module.
@@ -161,11 +173,7 @@ def input_grams(model: nn.Module, batches: Sequence[TokenBatch], modules: Sequen
                 run(model, batch)
                 for name, calls in seen.items():
                     for inputs in (call.inputs for call in calls):
-                        tokens = real_tokens(inputs, batch.mask)
-                        if not torch.isfinite(tokens).all():
-                            raise InputFileError(
-                                f"{name}: its input holds NaN or infinite values on the calibration text."
-                            )
+                        tokens = finite_tokens(name, inputs, batch.mask)
                         times = 1 if is_per_sample(inputs, batch.mask) else len(batch.indices)
                         gram = tokens.T @ tokens
                         if times > 1:

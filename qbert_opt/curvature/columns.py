@@ -1,4 +1,4 @@
-"""What is back-propagated: the columns of a square root B of the output Hessian, a sampled one, or random ±1 sums.
+"""What is back-propagated: the columns of a square root B of the output Hessian, one sampled column, or random ±1 sums.
 
 For softmax outputs with probabilities p the output Hessian of cross-entropy, and of KL to the unperturbed model, is
 `diag(p) - p pᵀ = B Bᵀ`. Back-propagating each column of B once gives every Gauss-Newton quadratic form of every matrix
@@ -8,14 +8,14 @@ For softmax outputs with probabilities p the output Hessian of cross-entropy, an
 samples carry most of the curvature. Those get all columns (`sharing.carrying_samples`). For every other sample one
 column k is sampled with probability q_k and divided by √q_k, which is unbiased: E[(b_kᵀ z)² / q_k] = Σ_k (b_kᵀ z)². In
 the basis of these columns the Hessians at the pass's temperature and at 1 are both diagonal, `Σ b_k b_kᵀ` and
-`Σ λ_k b_k b_kᵀ`, so that the same back-propagation estimates both without bias; q is the mean of the columns' shares in
+`Σ λ_k b_k b_kᵀ`, so the same back-propagation gives unbiased estimates of both; q is the mean of the columns' shares in
 the two traces.
 
 **Random sign sums.** A sample with many outputs (words × tags, positions of a span, a vocabulary) has too many columns.
 A few random combinations B s with s = ±1 replace them: E[(sᵀ z)²] = Σ z², as in Hutchinson's trace estimator (1989).
 All matrices use the same draws for a sample. One draw's variance is 2 ((Σ z²)² - Σ z⁴): the fewer columns carry a
 sample's form, the less noise. B is therefore the Cholesky factor with the likeliest output first (Tanabe and Sagae
-1992): its first column tells the likeliest output from all others, the second the next one from the rest, and where a
+1992): its first column separates the likeliest output from all others, the second the next one from the rest, and if a
 model wavers between two outputs, one column carries nearly everything.
 """
 
@@ -48,7 +48,7 @@ class FactorPlan:
         carrying: samples of a classifier that get all columns; the others get one sampled column. None: all get all.
         draws: number of random sign sums, if there are many columns; of each sample, or one number for all.
         seed: of all random draws.
-        weights: of each sample's loss, for samples that were not drawn evenly; None: all 1.
+        weights: of each sample's loss, for samples that were not drawn uniformly; None: all 1.
     """
 
     temperature: float = 1.0
@@ -69,7 +69,7 @@ class FactorPlan:
         return exact_factors(head) or (self.draws if isinstance(self.draws, int) else max(self.draws))
 
     def batched(self, head: Head, batches: Sequence[TokenBatch]) -> Sequence[TokenBatch]:
-        """Batch samples again, so that those of a batch have equally many back-propagations."""
+        """Regroup samples so that those of a batch have the same number of back-propagations."""
         if self.carrying is None and isinstance(self.draws, int):
             return batches
         return apart(batches, lambda sample: -self.count(head, sample))

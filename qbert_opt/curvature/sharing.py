@@ -1,8 +1,8 @@
-"""How many back-propagations each sample gets, from the answers of one forward pass.
+"""How many back-propagations each sample gets, from the outputs of one forward pass.
 
-The noise of a sampled column or of a random sign sum is proportional to the sample's own quadratic form, so that a
-confident model's few uncertain samples, which carry most of the curvature, make most of the noise too. They get all
-columns, or many draws; the others one.
+The noise of a sampled column or of a random sign sum is proportional to the sample's own quadratic form, so a confident
+model's few uncertain samples, which carry most of the curvature, also cause most of the noise. They get all columns, or
+many draws; the others get one.
 """
 
 from __future__ import annotations
@@ -70,17 +70,17 @@ def sign_draws(outputs: Outputs, weights: tuple[float, ...] | None = None) -> in
     """Return how many sign sums each sample gets.
 
     With traces u of the output Hessians and their size-weighted mean ū = Σu² / Σu, a sample gets ⌈4 u / ū⌉. The noise,
-    at most Σ 2 u² / draws, then is at most that of four draws each, while the draws are 4 (Σu)² / (n Σu²) + 1 in the
-    mean at most: near 5 where all samples are alike (then all get four), near 1 for a confident model. (Neyman 1934:
-    draws proportional to a stratum's standard deviation.) Texts that were drawn from a pool are not scarce, and their
-    weighted traces are much alike: they get ⌈u / ū⌉.
+    at most Σ 2 u² / draws, then is at most that of four draws each, while the mean number of draws is at most 4 (Σu)² /
+    (n Σu²) + 1: near 5 if all samples are alike (then all get four), near 1 for a confident model. (Neyman 1934:
+    draws proportional to a stratum's standard deviation.) Texts drawn from a pool are plentiful, and their weighted
+    traces are similar: they get ⌈u / ū⌉.
 
     Args:
         outputs: of all samples.
         weights: of the samples; None: all 1.
 
     Returns:
-        A number for each sample; `SIGN_DRAWS` for all where the output Hessian does not depend on the text.
+        A number for each sample; `SIGN_DRAWS` for all if the output Hessian does not depend on the text.
     """
     if not KINDS[outputs.kind].loss.softmax:
         return SIGN_DRAWS

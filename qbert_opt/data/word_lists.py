@@ -1,4 +1,4 @@
-"""Lists of words: one a line."""
+"""Lists of words: one per line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .sources import MAX_TEXT_BYTES
 
 
 def read_words(path: str | Path) -> tuple[str, ...]:
-    """Read a word list: one word a line, blanks around it do not count, and neither do empty lines.
+    """Read a word list: one word per line, blanks around it do not count, and neither do empty lines.
 
     Args:
         path: a text file in UTF-8.
@@ -21,8 +21,8 @@ def read_words(path: str | Path) -> tuple[str, ...]:
     lines = text_lines(decode_text(read_bytes(Path(path), MAX_TEXT_BYTES, "a word list"), path), path)
     for number, line in enumerate(lines, 1):
         if "\t" in line.strip():
-            raise InputFileError(f"{path}: line {number}: holds a tab. Give one word a line; `data` reads tables.")
+            raise InputFileError(f"{path}: line {number}: holds a tab. Give one word per line; `data` reads tables.")
     words = tuple(word for line in lines if (word := line.strip()))
     if not words:
-        raise InputFileError(f"{path}: holds no word. Give one a line.")
+        raise InputFileError(f"{path}: holds no word. Give one per line.")
     return words

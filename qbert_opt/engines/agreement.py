@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import FiniteFloat
 
-from ..runtime.frozen import Frozen
+from ..runtime.frozen import Amount, Count, Frozen
 
 IMPOSSIBLE = -1e30  # logit of a position that cannot be the answer, as `models.samples` has it
 DECIDED = math.log(3)  # nats: the answer is at least three times as likely as the next
@@ -55,13 +55,13 @@ class Agreement(Frozen):
             no answer depends on.
     """
 
-    answers: int
-    loss: FiniteFloat
+    answers: Count
+    loss: Amount
     unit: str
-    decided: int = 0
-    flipped: int = 0
+    decided: Count = 0
+    flipped: Count = 0
     cosine: FiniteFloat | None = None
-    difference: FiniteFloat
+    difference: Amount
 
     def __str__(self) -> str:
         """Return it in one line."""
@@ -82,9 +82,9 @@ class AgreementLimits(Frozen):
         difference: largest `Agreement.difference`.
     """
 
-    loss: FiniteFloat | None = None
-    flipped: FiniteFloat | None = None
-    difference: FiniteFloat | None = None
+    loss: Amount | None = None
+    flipped: Amount | None = None
+    difference: Amount | None = None
 
     def hold(self, agreement: Agreement | None) -> bool:
         """Whether an agreement keeps them; None stands for outputs that are missing or not finite, and does not."""

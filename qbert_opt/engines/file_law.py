@@ -3,7 +3,7 @@
 An engine's file differs from the quantized folder: codes take the next width that the engine has, group-wise ranges are
 repeated for each block of a kernel, and the graph itself takes space. Bytes of weights follow from the writers in
 `formats` exactly; bytes of the graph are linear in its nodes, with coefficients fitted to written files
-(`benchmarks/engine_files.py`).
+(`benchmarks/devices/engine_files.py`).
 """
 
 from __future__ import annotations

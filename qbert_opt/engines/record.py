@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from ..errors import InputFileError
 from ..runtime.files import read_document
+from ..runtime.frozen import Amount, Count
 from ..runtime.manifest import SEAL, OlderFolderWarning, check_complete, check_files, seal
 from .agreement import ARRAYS, LOGITS, OUTPUTS, UNITS, Agreement, AgreementLimits, Check, answer_rows
 from .session import Activations
@@ -66,8 +67,8 @@ class EngineRecord(BaseModel):
     max_tokens: int = Field(gt=0)
     labels: tuple[str, ...] | None
     files: dict[str, str]
-    source_bytes: int
-    exported_bytes: int
+    source_bytes: Count
+    exported_bytes: Count
     activations: Activations
     integer_scores: bool = False
     refused: dict[str, str] = Field(default_factory=dict)
@@ -75,7 +76,7 @@ class EngineRecord(BaseModel):
     checked_on: str
     trained_on: tuple[str, ...] = ()
     agreement: Agreement
-    graph_difference: FiniteFloat
+    graph_difference: Amount
     limits: AgreementLimits
     sha256: str = ""
 

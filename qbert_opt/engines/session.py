@@ -99,11 +99,12 @@ class Engine(RuledEngine, Protocol):
         ...
 
 
-def engine(name: str) -> Engine:
+def engine(name: str, option: str = "engine") -> Engine:
     """Load an engine.
 
     Args:
         name: for example `openvino`; its package must be installed.
+        option: the parameter that names it, for messages.
 
     Raises:
         UsageError: there is no such engine, it can only be planned for, or its package is not installed; says what to
@@ -111,10 +112,10 @@ def engine(name: str) -> Engine:
     """
     instead = rules_of(name).planning_only
     if instead:
-        raise UsageError(f"`engine` {name}: can be planned for only, there is no runtime for it here. {instead}")
+        raise UsageError(f"`{option}` {name}: can be planned for only, there is no runtime for it here. {instead}")
     module = load_as("engines", name, Engine)
     if not module.usable():
-        raise UsageError(f"`engine` {name}: the package is not installed. Install it with: {module.INSTALL}")
+        raise UsageError(f"`{option}` {name}: the package is not installed. Install it with: {module.INSTALL}")
     return module
 
 

@@ -1,4 +1,4 @@
-"""Answers that changed, counted text by text, and what such counts prove about texts that were not counted."""
+"""Changed answers, counted text by text, and what such counts prove about other texts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ChangedAnswers:
         flipped: texts of which any answer changed.
         lost: texts that were right and became wrong; None where texts have no labels of their own.
         won: the reverse.
-        was_right: texts that the reference had right.
+        was_right: texts that the reference answered correctly.
     """
 
     num_texts: int
@@ -35,7 +35,7 @@ class ChangedAnswers:
     was_right: int | None = None
 
     def as_of(self, num_texts: int) -> ChangedAnswers:
-        """Return the counts to expect of another number of texts, rounded up."""
+        """Return the expected counts for another number of texts, rounded up."""
 
         def scaled(count: int | None) -> int | None:
             return None if count is None else math.ceil(count * num_texts / self.num_texts)
@@ -115,7 +115,7 @@ def upper_drop(lost: float, won: float, total: int, confidence: float) -> float:
 
     The score bound for a difference of paired proportions (Tango 1998, Statistics in Medicine 17, 891): the largest δ
     with lost − won − nδ ≥ −z √(n (2 q + δ(1 − δ))), q being the likeliest share of won texts where the loss is δ. It
-    holds its confidence where few answers change, down to none: then it is z² / (n + z²).
+    keeps its confidence even if few or no answers change; with none it is z² / (n + z²).
 
     Args:
         lost: texts that became wrong; an expected count need not be whole.
@@ -139,7 +139,7 @@ def upper_drop(lost: float, won: float, total: int, confidence: float) -> float:
 
 
 def texts_needed(limit: float, confidence: float, *, paired: bool = False) -> int:
-    """Return the fewest texts that can prove a limit, which they do if no answer changes.
+    """Return the smallest number of texts that can prove a limit, which they do if no answer changes.
 
     Args:
         limit: on the share of flips, or on the drop of accuracy.

@@ -1,4 +1,4 @@
-"""How many answers change under a loss: predicted from the reference's margins.
+"""How many answers change at a given loss: predicted from the reference's margins.
 
 Quantization moves the logits z of a row by an error e. To second order KL(softmax(z) ‖ softmax(z + e)) is half the
 variance of e under p = softmax(z), ½ eᵀ(diag p − p pᵀ)e (the Fisher metric of a softmax; Amari 2016, section 2.2), so
@@ -11,9 +11,9 @@ The answer of a row stays c with chance P(z_c + e_c > z_j + e_j for all j ≠ c)
 standard normal, by Gauss-Hermite quadrature. With two classes this is Φ(margin / (s σ √2)), the margin being the
 distance between the two logits.
 
-K and KL(σ) are of the scoring texts. The margins are those of the texts that are predicted: of a few hundred texts
-hardly ten are close enough to the boundary to flip, so that another few hundred have half or twice as many. They are
-the float model's: no forward pass of any plan is needed.
+K and KL(σ) are those of the scoring texts. The margins are those of the texts whose flips are predicted: of a few
+hundred texts hardly ten are close enough to the boundary to flip, so another few hundred may have half or twice as
+many. They are the float model's: no forward pass of any plan is needed.
 """
 
 from __future__ import annotations
@@ -35,20 +35,22 @@ NODES = 32  # of the quadrature
 RIVALS = 16  # logits per row that can win; the others of a large vocabulary are too far away
 SCALES = np.geomspace(1e-3, 1e2, 41)  # of the noise, at which chances are tabulated
 CARRYING = 8  # texts below which the density of margins is not read off single texts
-LOSS_SPREAD = 0.5  # standard deviation of log(measured / predicted loss) of whole plans; benchmarks/flips.py
+LOSS_SPREAD = (
+    0.5  # standard deviation of log(measured / predicted loss) of whole plans; benchmarks/predictions/flips.py
+)
 DRAWS = 1000
 TOGETHER = 1 << 22  # numbers in memory at a time
 
 
 def check_answers(kind: OutputKind, parameter: str) -> None:
-    """Refuse a kind of output in which nothing can flip.
+    """Refuse a kind of output that cannot flip.
 
     Args:
         kind: of the model's outputs.
         parameter: the limit that was given, for the message.
 
     Raises:
-        UsageError: it has no answers; names the kinds that have.
+        UsageError: it has no answers; names the kinds that do.
     """
     if not KINDS[kind].loss.softmax:
         legal = ", ".join(name for name, spec in KINDS.items() if spec.loss.softmax)
@@ -60,7 +62,7 @@ def check_answers(kind: OutputKind, parameter: str) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FlipRelation:
-    """What a mean KL does to the answers of some texts. A text flips if any of its answers changes.
+    """The effect of a mean KL on the answers of some texts. A text flips if any of its answers changes.
 
     Attributes:
         flips: chance that each text flips, float64 `[texts, SCALES]`; noise of different rows is independent.
@@ -83,8 +85,8 @@ class FlipRelation:
     def forecast(self, kl: float, std_error: float, *, drop: bool = False, seed: int = 0) -> Interval:
         """Predict the share that a measurement on these very texts will find, with its 95 % prediction interval.
 
-        The interval holds the error of the predicted loss (its standard error and `LOSS_SPREAD`) and chance: each text
-        flips or not. The texts are given, so their choice adds nothing.
+        The interval covers the error of the predicted loss (its standard error and `LOSS_SPREAD`) and sampling chance:
+        each text flips or not. The texts are fixed, so their choice adds nothing.
 
         Args:
             kl: predicted mean KL on the scoring texts, nats per row.
@@ -113,10 +115,10 @@ class FlipRelation:
 
     @property
     def least_scale(self) -> float:
-        """Least scale at which enough texts carry the flips; below it shares are proportional to the scale.
+        """Smallest scale at which enough texts carry the flips; below it, shares are proportional to the scale.
 
-        That is because the density of margins near zero is even, while that of a few texts is not. How many carry them
-        is the effective sample size (Σ flips)² / Σ flips².
+        The density of margins is constant near zero, but a few texts do not show that. The number of texts that carry
+        the flips is the effective sample size (Σ flips)² / Σ flips².
         """
         carried = self.flips.sum(0) ** 2 / np.maximum((self.flips**2).sum(0), 1e-300)
         enough = np.flatnonzero(carried >= min(CARRYING, len(self.flips) / 2))
@@ -156,7 +158,7 @@ def flip_relation(
 
 
 def _of_texts(curve: NDArray[np.float64], scale: float) -> NDArray[np.float64]:
-    """Read tabulated chances off at a scale, float64 `[texts]`; below the table they are proportional to it."""
+    """Look up the tabulated chances at a scale, float64 `[texts]`; below the table they are proportional to it."""
     place = float(np.interp(math.log(max(scale, SCALES[0])), np.log(SCALES), np.arange(len(SCALES))))
     left = min(int(place), len(SCALES) - 2)
     mixed = curve[:, left] + (place - left) * (curve[:, left + 1] - curve[:, left])

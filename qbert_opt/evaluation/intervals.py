@@ -57,11 +57,12 @@ def drop_interval(
     *,
     seed: int = 0,
 ) -> Interval:
-    """Return by how much a ratio of two sums drops, with its 95 % percentile bootstrap interval.
+    """Return the decrease of a ratio of two sums, with its 95 % percentile bootstrap interval.
 
-    Both ratios are of the same samples, which are drawn in pairs (Efron and Tibshirani 1993, section 8.3), so that what
-    is hard for both adds no noise. A ratio is 0 if its denominator is 0. Where no sample differs, the bootstrap would
-    claim certainty; the interval is then the share of samples that could differ unseen, as in `share_interval`.
+    Both ratios are of the same samples, which are drawn in pairs (Efron and Tibshirani 1993, section 8.3), so that
+    samples that are hard for both add no noise. A ratio is 0 if its denominator is 0. If no sample differs, the
+    bootstrap would claim certainty; the interval is then the share of samples that could differ unseen, as in
+    `share_interval`.
 
     Args:
         before: each sample's contributions to numerator and denominator, `[N]` each.

@@ -1,14 +1,14 @@
-"""How much quantization moves the logits of a row, by its margin: measured with noise on the float model's weights.
+"""How much quantization changes the logits of a row, by its margin: measured with noise on the float weights.
 
-The error of a row's logits depends on how sure the model is of it. A fine-tuned encoder moves sure texts to where what
-the head reads hardly changes any more: from undecided to sure texts of MiniLM/SST-2 the error of the pooler's input
-falls by a third, that of its product by 3.7, and that of the logits, behind the flat part of its tanh, by 8
-(`benchmarks/README.md`). On a classifier that is sure of nearly every text KL is mostly of the sure ones, so that noise
-of one size for all is far too small where answers can flip.
+The error of a row's logits depends on the model's confidence. A fine-tuned encoder maps confident texts to a region
+where the head's input hardly changes: from undecided to confident texts of MiniLM/SST-2 the error of the pooler's input
+falls by a third, that of its product 3.7-fold, and that of the logits, after the flat part of its tanh, 8-fold
+(`benchmarks/predictions/README.md`). On a classifier that is confident on nearly every text, most of the KL comes from
+confident texts, so noise of the same size for all texts is far too small where answers can flip.
 
 No plan is needed to see this, since the error is linear in small errors of the weights: a few draws of white noise on
-every encoder matrix show the variance of a margin's error in relation to the mean KL. The ratio is what counts; the
-level follows from a plan's predicted KL.
+every encoder matrix show the variance of a margin's error in relation to the mean KL. Only the ratio matters; the level
+follows from a plan's predicted KL.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class LogitNoise:
     Attributes:
         margins: ascending distances between the two largest logits, `[knots]`.
         deviations: standard deviation σ of the noise on each logit at these margins; in between it is interpolated.
-        kl: mean KL on the scoring texts that noise of these deviations costs, nats per row.
+        kl: mean KL of noise with these deviations on the scoring texts, nats per row.
     """
 
     margins: NDArray[np.float64]
@@ -69,7 +69,7 @@ def probed_noise(loaded: LoadedModel, seen: LabeledTexts, scored: LabeledTexts, 
     Args:
         loaded: the float model, with answers that can flip.
         seen: texts to run: calibration and scoring texts.
-        scored: those among them that the predicted loss is the mean over.
+        scored: the texts over which the predicted loss is averaged.
         seed: of the noise.
     """
     seen = seen.take(sorted(range(len(seen)), key=lambda i: sum(map(len, seen.texts[i]))))  # little padding in batches
@@ -111,7 +111,7 @@ def margins_of(values: torch.Tensor) -> NDArray[np.float64]:
 
 
 def margin_errors(reference: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Return by how much the distance between the reference's two largest logits changes, float64 `[rows]`."""
+    """Return the change of the distance between the reference's two largest logits, float64 `[rows]`."""
     places = reference.topk(2, dim=-1).indices
     change = (values.double() - reference.double()).gather(-1, places)
     return change[:, 0] - change[:, 1]

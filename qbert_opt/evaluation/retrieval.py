@@ -1,4 +1,4 @@
-"""How well vectors still find what the reference's vectors find. Vectors are compared by their cosine."""
+"""How well vectors still find the texts that the reference's vectors find. Vectors are compared by cosine."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def recalls(
 ) -> Mapping[int, torch.Tensor]:
     """Return by k the share of each text's k nearest other texts that are also its k nearest by the reference.
 
-    Recall@k with the reference's k nearest as the relevant ones. Texts that the reference places as near as its k-th
-    count as relevant too, so that it does not matter which of several equal texts is found. The first 2000 texts
+    Recall@k with the reference's k nearest as the relevant ones. Texts that tie with the reference's k-th nearest count
+    as relevant too, so it does not matter which of several equal texts is found. The first 2000 texts
     search the whole collection.
 
     Args:

@@ -84,7 +84,7 @@ class _Differs(Exception):
 
 
 def _otherwise(target: str, reason: str) -> UsageError:
-    return UsageError(f"{target}: reads texts otherwise than the model's tokenizer: {reason}. {_REMEDY}")
+    return UsageError(f"{target}: splits texts differently from the model's tokenizer: {reason}. {_REMEDY}")
 
 
 def _bytes(document: dict[str, Any], merges: Sequence[tuple[str, ...]]) -> dict[str, Any]:

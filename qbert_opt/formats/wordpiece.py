@@ -32,7 +32,7 @@ def vocabulary(tokenizer: Any, target: str, rows: int) -> dict[str, Any]:
     document = tokenizer_document(tokenizer)
     reason = _difference(document, tokenizer)
     if reason is not None:
-        raise UsageError(f"{target}: reads texts otherwise than the model's tokenizer: {reason}. {_REMEDY}")
+        raise UsageError(f"{target}: splits texts differently from the model's tokenizer: {reason}. {_REMEDY}")
     special = {tokenizer.convert_tokens_to_ids(token) for token in tokenizer.all_special_tokens}
     by_id = tokens_by_id(tokenizer, target, rows)
     tokens = [_spelled(by_id.get(index, f"[unused-{index}]"), index in special) for index in range(rows)]

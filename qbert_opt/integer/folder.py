@@ -29,7 +29,7 @@ from .shapes import check_shapes
 
 SCHEMA = "qbert-opt/integer@1"
 PROGRAM, CONSTANTS = "program.json", "program.safetensors"
-REMEDY = "Make it anew with 'qbert-opt integer'."
+REMEDY = "Make it again with 'qbert-opt integer'."
 MAX_TOKENS = 1 << 16
 TYPES = (np.int8, np.int16, np.int32)
 

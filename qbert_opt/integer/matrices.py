@@ -55,7 +55,7 @@ def signed_codes(name: str, stored: QuantizedMatrix) -> Codes:
     middle = 2 ** (layout.bits - 1) if layout.fixed_zero is None else layout.fixed_zero
     w = (stored.codes.numpy().astype(np.int16) - middle).astype(np.int8)
     if not (scale > 0).all():
-        raise UsageError(f"{name}: a scale is {scale.min():g}. Quantize the model anew.")
+        raise UsageError(f"{name}: a scale is {scale.min():g}. Quantize the model again.")
     return Codes(w, scale, offset + scale * middle)
 
 

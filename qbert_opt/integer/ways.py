@@ -39,7 +39,8 @@ def parse_ways(text: str, *others: str) -> Ways:
             raise UsageError(f"`nonlinearity` {part!r}: legal: {', '.join(legal)}, or FUNCTION=WAY for the functions "
                              f"{', '.join(functions)}.")  # fmt: skip
         chosen[function] = name
-    for name in chosen.values():
+    for function, name in chosen.items():
         if name not in available("nonlinearities"):
-            raise UsageError(f"`nonlinearity` {name or repr(name)}: legal: {', '.join(legal)}.")
+            shown = f"{function}={name}" if "=" in text else name or repr(name)
+            raise UsageError(f"`nonlinearity` {shown}: legal: {', '.join(legal)}.")
     return Ways(**chosen)

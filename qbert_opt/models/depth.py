@@ -16,7 +16,7 @@ from .loading import LoadedModel, weights_sha256
 def without_layers(loaded: LoadedModel, layers: Collection[int]) -> LoadedModel:
     """Return a model that leaves out some encoder layers; what they would read goes to the next layer that is kept.
 
-    The others are numbered anew, so the result is an ordinary model of its class.
+    The others are renumbered, so the result is an ordinary model of its class.
 
     Args:
         loaded: the model; not modified.

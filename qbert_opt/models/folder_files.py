@@ -234,12 +234,12 @@ def _shards(index: Path) -> list[Path]:
     """Return the files that an index names, after checking that they contain exactly the tensors it lists."""
     named = read_json(index).get("weight_map")
     if not isinstance(named, dict) or not named or not all(isinstance(file, str) for file in named.values()):
-        raise InputFileError(f"{index}: has no weight_map from tensors to files. Save the model anew.")
+        raise InputFileError(f"{index}: has no weight_map from tensors to files. Save the model again.")
     files = []
     for file in sorted(set(named.values())):
         if Path(file).name != file or not file.endswith(".safetensors"):
             raise InputFileError(
-                f"{index}: names {file!r}; only safetensors files in the same folder are read. Save the model anew."
+                f"{index}: names {file!r}; only safetensors files in the same folder are read. Save the model again."
             )
         if not (index.parent / file).exists():
             raise InputFileError(f"{index}: names {file}, which is missing. Copy or download it again.")
@@ -247,7 +247,7 @@ def _shards(index: Path) -> list[Path]:
         different = sorted(listed ^ read_header(index.parent / file).keys())
         if different:
             fault = "is listed but missing" if different[0] in listed else "is present but not listed"
-            raise InputFileError(f"{index}: {file}: {different[0]} {fault}. Save the model anew.")
+            raise InputFileError(f"{index}: {file}: {different[0]} {fault}. Save the model again.")
         files.append(index.parent / file)
     return files
 

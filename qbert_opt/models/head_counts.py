@@ -50,7 +50,9 @@ def narrow_attention(model: Any, source: str) -> None:
         return
     shapes, counts = (field.get(SHAPES), field.get(COUNTS)) if isinstance(field, dict) else (None, None)
     if not isinstance(shapes, dict) or not isinstance(counts, list) or not all(isinstance(n, int) for n in counts):
-        raise InputFileError(f"{source}: config.json: {FIELD} must have {COUNTS} and {SHAPES}. Quantize anew.")
+        raise InputFileError(
+            f"{source}: config.json: {FIELD} must have {COUNTS} and {SHAPES}. Quantize the model again."
+        )
     layers = dict(model.named_modules())
     for name, shape in shapes.items():
         layer = layers.get(name)
@@ -62,7 +64,7 @@ def narrow_attention(model: Any, source: str) -> None:
         ):
             raise InputFileError(
                 f"{source}: config.json: {FIELD}: {name[:80]} with shape {str(shape)[:40]} is no part of a linear "
-                "layer of the model. Quantize the model anew."
+                "layer of the model. Quantize the model again."
             )
         rows, columns = shape
         owner, _, own = name.rpartition(".")

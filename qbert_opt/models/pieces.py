@@ -131,7 +131,7 @@ def with_parts(document: Document, pieces: Iterable[str]) -> frozenset[str]:
 
 
 def without_others(document: Document, numbers: Mapping[int, int]) -> dict[str, Any]:
-    """Return the tokenizer with only some pieces, numbered anew.
+    """Return the tokenizer with only some pieces, renumbered.
 
     Args:
         document: as `read_tokenizer` returns it.

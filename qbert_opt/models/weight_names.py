@@ -54,7 +54,7 @@ def check_sizes(files: ModelFiles, blank: Any) -> None:
         InputFileError: the model is far larger than the files, or weights are not floating-point.
     """
     if not files.tensors:
-        raise InputFileError(f"{files.name}: its weight file holds no tensors. Save the model anew.")
+        raise InputFileError(f"{files.name}: its weight file holds no tensors. Save the model again.")
     stored = sum(math.prod(tensor.shape) for tensor in files.tensors.values())
     described = sum(parameter.numel() for parameter in blank.parameters())
     if described > 2 * stored + 10**6:
@@ -105,7 +105,7 @@ def check_names(
     if missing:
         extra = f"; the file has {unused[0]} instead" if unused else ""
         raise InputFileError(
-            f"{files.name}: weight {missing[0]} is missing ({len(missing)} in all{extra}). Save the model anew."
+            f"{files.name}: weight {missing[0]} is missing ({len(missing)} in all{extra}). Save the model again."
         )
     leftover = [name for name in unused if PRETRAINING_HEADS.search(name)]
     if kind == "embeddings" and not encoder_only:

@@ -1,1 +1,1 @@
-"""Scores, costs and limits to a plan, its proof and its trade-offs."""
+"""From scores, costs and limits to a plan, its proof and its trade-offs."""

@@ -94,8 +94,8 @@ def held_choices(
         target: the engine.
 
     Raises:
-        UsageError: a table is in tiers and the engine holds it as a whole, the engine supports no legal choice of some
-            item, or not what an unscored table has.
+        UsageError: a table is in tiers and the engine needs it whole, the engine supports no legal choice of some item,
+            or not the default choice of an unscored table.
     """
     tier = next((table for table in scores.profile.tables if table.tier_of), None)
     if tier is not None and target.whole_tables:  # first: no other scores would help
@@ -112,21 +112,21 @@ def held_choices(
         width = target.width_refusal(item)
         if width is not None:
             raise UsageError(
-                f"{target.said}: {item.module} has {width}, however it is stored. Engines that hold it: "
+                f"{target.said}: {item.module} has {width}, however it is stored. Engines that support it: "
                 f"{', '.join(engines_of_width(item.columns))}."
             )
         if not held[i].any():
             reason = next((target.refusal(item, choices[j]) for j in np.flatnonzero(legal[i]).tolist()), "")
             raise UsageError(
-                f"{target.said}: holds none of the choices scored for {item.module} ({reason}). "
-                f"It holds {target.held}. Score such choices."
+                f"{target.said}: supports none of the choices scored for {item.module} ({reason}). "
+                f"It supports {target.held}. Score such choices."
             )
     for table in unscored_tables(scores):
         reason = target.refusal(table, TABLE_CHOICE)
         if reason is not None:
             raise UsageError(
                 f"{target.said}: cannot hold {table.module}, which was not scored and so has {TABLE_CHOICE.name} "
-                f"({reason}). Score tables too, in forms that it holds (`table_bits`, `forms`)."
+                f"({reason}). Score tables too, in forms that it supports (`table_bits`, `forms`)."
             )
     return held
 
@@ -158,13 +158,13 @@ def _none_held(
     constraints: PlanConstraints,
     target: EngineTarget,
 ) -> str:
-    """Say that an engine holds none of the bits and groupings that the user allows, and why.
+    """Return the message that an engine supports none of the bits and groupings that the user allows, and why.
 
     Args:
         matrix: has no choice left.
         wanted: the choices that the user allows.
-        held: widths and forms that the engine holds in other groupings; their reasons say most.
-        constraints: what the user gave.
+        held: widths and forms that the engine supports in other groupings; their reasons are the most specific.
+        constraints: the user's constraints.
         target: the engine.
     """
     given = _asked(constraints)

@@ -1,4 +1,4 @@
-"""Assemble the plan that is written, printed and deployed from what was decided for each matrix."""
+"""Assemble the plan that is written, printed and deployed from the decisions for each matrix."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A cross-fitted loss: each of `folds` parts of the scoring text judged a plan that the other parts chose.
+    """A cross-fitted loss: each of `folds` parts of the scoring text evaluates the plan that the other parts chose.
 
     Attributes:
         loss: predicted loss, in the scores' unit.
@@ -153,7 +153,7 @@ def with_activations(plan: Allocation, activations: Sequence[PlannedActivation])
 
 
 def with_cache(plan: Allocation, bits: int, scored: tuple[float, float] | None) -> Allocation:
-    """Add a decoder's cache to a plan; its loss, where it was scored, is added to every loss in the plan.
+    """Add a decoder's cache to a plan; its loss, if it was scored, is added to every loss in the plan.
 
     Args:
         plan: without a cache.

@@ -23,7 +23,7 @@ def parse_budget(text: str, elements: int, option: str) -> int:
         option: name of the option, for error messages.
 
     Raises:
-        UsageError: it is no text, there is no unit, the unit is unknown or ambiguous (`25Mb` may be megabits), or the
+        UsageError: it is not text, there is no unit, the unit is unknown or ambiguous (`25Mb` may be megabits), or the
             budget is not positive.
     """
     if not isinstance(text, str):

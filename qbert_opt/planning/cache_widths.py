@@ -1,8 +1,8 @@
-"""The bits of a decoder's cache: which of 16, 8 and 4 a plan may take, and what each loses.
+"""The bits of a decoder's cache: which of 16, 8 and 4 a plan may use, and the loss of each.
 
-All layers share one width, so the program is solved once for each, and the plan of least loss is kept: that is the
-optimum over both, and its bound is the least of the widths' bounds. Where no loss was scored for a width, the program
-cannot weigh it: the user pins it, and the report says that its rounding is not in the predicted loss.
+All layers share one width, so the program is solved once per width and the plan with the least loss is kept: the joint
+optimum, bounded by the least of the widths' bounds. A width without a scored loss cannot be compared: the user has to
+pin it, and the report says that its rounding is not in the predicted loss.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .program import PlanningTask
 
 
 def allowed_widths(task: PlanningTask) -> tuple[int, ...]:
-    """Return the bits that a decoder's cache may take, the widest first; the workload's where nothing depends on them.
+    """Return the bits that a decoder's cache may take, widest first; the workload's if nothing depends on them.
 
     Args:
         task: its constraints name the widths; without them they are the scored ones, or the workload's if none is.
@@ -39,7 +39,7 @@ def allowed_widths(task: PlanningTask) -> tuple[int, ...]:
 
 
 def cache_loss(task: PlanningTask) -> float:
-    """Return the score of a decoder's cache; 0 where it is not rounded or was not scored.
+    """Return the score of a decoder's cache; 0 if it is not rounded or was not scored.
 
     Args:
         task: scores and workload.

@@ -1,4 +1,4 @@
-"""What a plan is compared with: uniform plans, random plans, and the plans that one more MB or millisecond allows."""
+"""Plans for comparison: uniform plans, random plans, and the best plans with one more MB or millisecond."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def best_uniform_plans(
 
 
 def _keeps_rates(task: PlanningTask, chosen: Sequence[tuple[int, int]]) -> bool:
-    """Whether a plan of a decoder keeps the limits on time, energy and traffic, by their separable upper bounds.
+    """Whether a plan of a decoder meets the limits on time, energy and traffic, by their separable upper bounds.
 
     Args:
         task: scores, limits and hardware.
@@ -94,7 +94,7 @@ def median_random_loss(task: PlanningTask, plan: Plan) -> float | None:
         plan: its solution; the random plans keep its choices for embedding tables.
     """
     if task.goal is not None:
-        return None  # under a limit on loss, random plans fill that limit, so their loss means nothing
+        return None  # under a limit on loss, random plans use it up, so their loss says nothing
     problem = replace(plan.problem, pins=_table_pins(task, plan))
     losses = [rival.value for rival in random_plans(problem, RANDOM_PLANS)]
     return statistics.median(losses) if losses else None
@@ -105,7 +105,7 @@ def _table_pins(task: PlanningTask, plan: Plan) -> dict[str, str]:
 
 
 def gain_of_next_mb(task: PlanningTask, plan: Plan, judged: Judgement | None) -> float | None:
-    """Solve again with one more MB, and return by how much the predicted loss falls; None without a byte budget.
+    """Solve again with one more MB and return the decrease of the predicted loss; None without a byte budget.
 
     Args:
         task: scores, limits and hardware.
@@ -114,7 +114,7 @@ def gain_of_next_mb(task: PlanningTask, plan: Plan, judged: Judgement | None) ->
     """
     limited = [name for name in ("encoder_bytes", "total_bytes") if name in plan.problem.capacity]
     if not limited or plan.tightened or task.goal is not None:
-        return None  # under a limit on latency or energy the caps would have to be lowered again
+        return None  # limits on latency or energy would need their caps lowered again
     resource = next((name for name in limited if name in plan.solution.binding), limited[0])
     if judged is None:
         return shadow_price(plan.problem, plan.solution, resource, MB)
@@ -124,9 +124,9 @@ def gain_of_next_mb(task: PlanningTask, plan: Plan, judged: Judgement | None) ->
 
 
 def gain_of_next_ms(task: PlanningTask, plan: Plan, judged: Judgement | None) -> float | None:
-    """Solve again with one more ms, and return by how much the predicted loss falls; None where latency does not bind.
+    """Solve again with one more ms and return the decrease of the predicted loss; None if latency does not bind.
 
-    It is None too where that search finds no plan: the answer itself does not need it.
+    Also None if that search finds no plan, since the plan itself does not depend on it.
 
     Args:
         task: scores, limits and hardware.

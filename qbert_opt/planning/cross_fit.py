@@ -1,8 +1,8 @@
 """The predicted loss of a plan on text that did not choose it.
 
-The solver picks the plan whose scores came out low, partly by chance of the scoring text, so the sum of its scores is
-optimistic. As in cross-fitting (Chernozhukov et al. 2018, section 3), each part of the scoring text judges the plan
-that all other parts would have chosen under the same limits. No plan is run.
+The solver prefers choices whose scores are low partly by chance, so the sum of a plan's scores is optimistic. As in
+cross-fitting (Chernozhukov et al. 2018, section 3), each part of the scoring text evaluates the plan that all other
+parts would have chosen under the same limits. No plan is run.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def chosen_by(
 
 
 def stand_in(task: PlanningTask, problem: ChoiceProblem, values: NDArray[np.float64]) -> NDArray[np.int_] | None:
-    """Return a nearly best plan under other scores, for programs that decide bits and residency together.
+    """Return a nearly optimal plan under other scores, for programs that decide bits and residency together.
 
-    Eight exact solves of such a program would take minutes, or stop at their time limit.
+    Eight exact solves of such a program would take minutes or hit their time limit.
 
     Args:
         task: the task of the program.
@@ -57,7 +57,7 @@ def stand_in(task: PlanningTask, problem: ChoiceProblem, values: NDArray[np.floa
         values: the other scores, float64 [items, choices].
 
     Returns:
-        The choice of each item, int [items]; None if no plan of the sweep keeps every limit.
+        The choice of each item, int [items]; None if no plan of the sweep meets every limit.
     """
     columns = values.shape[1]
     tiled = np.tile(np.where(task.legal, values, np.inf), (1, len(problem.options) // columns))
@@ -79,7 +79,7 @@ def loss_of(values: NDArray[np.float64], chosen: NDArray[np.int_]) -> float:
 def judged_program(task: PlanningTask, plan: Plan) -> ChoiceProblem:
     """Return the program that is solved again on other text.
 
-    It is the plan's own. Where a resource was minimized, it is the least loss at the same use of that resource.
+    This is the plan's own program; if a resource was minimized, it is least loss at the same use of that resource.
 
     Args:
         task: the task of the plan.
@@ -147,9 +147,9 @@ def judged(task: PlanningTask, held_out: Sequence[float]) -> Judgement:
 
 
 def fixed_std_error(task: PlanningTask, loss: float, chosen: NDArray[np.int_]) -> float | None:
-    """Return the standard error of the sum of scores of a plan that no text chose, such as a uniform one.
+    """Return the standard error of the sum of scores of a plan that was not chosen by text, such as a uniform one.
 
-    All folds judge the same plan, so they are independent, and the mean over them is the plain sum.
+    All folds evaluate the same plan, so they are independent, and their mean is the plain sum.
 
     Args:
         task: the task, with the scores on each fold.

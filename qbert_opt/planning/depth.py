@@ -8,9 +8,9 @@ from ..spec.scores import ScoreTable
 
 
 def shortened_scores(scores: ScoreTable, shortened: Shortened) -> ScoreTable:
-    """Return the scores of the matrices that a shorter model keeps, by the names that they have there.
+    """Return the scores of the matrices that a shorter model keeps, under their names in that model.
 
-    The score of a matrix is taken to be the same in both models.
+    A matrix is assumed to have the same score in both models.
 
     Args:
         scores: of the whole model.

@@ -11,10 +11,10 @@ from .program import PlanningTask
 
 
 def runnable_inputs(task: PlanningTask, activations: Sequence[ActivationChoice]) -> tuple[ActivationChoice, ...]:
-    """Return the choices for inputs that the plan's engine runs as planned: in ranges and widths of its own.
+    """Return the choices for inputs that the plan's engine runs as planned, with ranges and widths that it supports.
 
     Args:
-        task: its engine; without one, and where the quantized folder is opened, all choices are returned.
+        task: its engine; without one, or if the engine opens the quantized folder itself, all choices are returned.
         activations: choices for the inputs of matrices.
 
     Raises:

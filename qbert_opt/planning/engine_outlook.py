@@ -1,4 +1,4 @@
-"""Which engines of a device run a plan that was made for none of them, and the loss of a plan made for one of them."""
+"""Which of a device's engines can run a plan made for no engine, and the loss of a plan made for one of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ QUICK = SolverOptions("lagrangian", time_limit_s=1.0)
 def engine_outlook(
     task: PlanningTask, plan: Plan, activations: Sequence[PlannedActivation] = ()
 ) -> EngineOutlook | None:
-    """Return which engines of the device run a plan, and the loss of a plan for one of them under the same limits.
+    """Return which of the device's engines can run a plan, and the loss of a plan for one under the same limits.
 
     Args:
         task: scores, limits and hardware.
@@ -78,7 +78,7 @@ def _with_instead(
             )
             losses[name] = solve_task(other.with_static_inputs(static) if static else other, QUICK).solution.value
         except InfeasibleError:
-            reasons.append(f"no plan for {name} keeps the limits")
+            reasons.append(f"no plan for {name} meets the limits")
         except NoPlanFoundError:
             reasons.append(f"no plan for {name} was found within {QUICK.time_limit_s:g} s")
         except UsageError:

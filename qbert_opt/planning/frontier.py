@@ -140,7 +140,7 @@ def trade_off(
         progress: called with budgets done, number of budgets, and the current step.
 
     Raises:
-        InfeasibleError: no plan keeps the limits on other resources.
+        InfeasibleError: no plan meets the limits on other resources.
         UsageError: an unknown or repeated resource, one that needs a device, or fewer than two points.
     """
     if len(set(resources)) != len(resources) or not 1 <= len(resources) <= 2:
@@ -170,10 +170,10 @@ def trade_off(
     resource = rows[0] if len(rows) == 1 else (rows[0], rows[1])
     try:
         frontier = pareto(problem, resource, points=points, known=known, on_point=keep)
-    except SolverError as error:  # the resources are known, so no plan keeps the other limits
+    except SolverError as error:  # the resources are known, so no plan meets the other limits
         jobs.remove()
         others = "; ".join(f"{row.source} = {shown(row.measure, row.stated)}" for row in task.hard.values())
-        raise InfeasibleError(f"no plan keeps the limits on other resources: {others or error}. Raise them.") from None
+        raise InfeasibleError(f"no plan meets the limits on other resources: {others or error}. Raise them.") from None
     jobs.remove()
     return TradeOff(
         resources=resources,

@@ -11,8 +11,8 @@ from ..spec.scores import ScoreTable
 def narrowed_scores(scores: ScoreTable, profile: ModelProfile) -> ScoreTable:
     """Return the scores for the matrices of a model with fewer heads; choices that no longer divide them are masked.
 
-    The score of a matrix is taken to be that of the whole one. It is rather too high: the heads that are left out no
-    longer contribute their rounding errors.
+    A matrix is assumed to have the score of the whole one. That is slightly too high, since the missing heads no longer
+    contribute rounding errors.
 
     Args:
         scores: of the whole model.

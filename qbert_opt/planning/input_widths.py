@@ -1,12 +1,12 @@
-"""Solve a task together with the widths of its inputs: more bits where few lose too much and the limits have room.
+"""Solve a task jointly with the widths of its inputs: more bits where few lose too much and the limits allow them.
 
-Products of 16-bit inputs take longer than those of 8 bits, and those of 4 bits less where the device has such products,
-so under a limit on latency or energy widths compete with the bits of weights. The inputs that ask for another width
-than the device's own are ordered: those that ask for more bits by the loss that this saves for each second it costs,
-then those that ask for fewer by the seconds that this saves for each loss it costs. For several counts, the first so
-many get what they ask for, the weights are solved anew at the prices of these widths, and the plan of least loss is
-kept. Its proof is for its own widths. No choice of widths among these inputs can lose less than the weights as if each
-input had its fewest bits and the inputs as if each had its best, so the search ends where a plan does not.
+Products of 16-bit inputs take longer than 8-bit ones, and 4-bit ones less where the device has them, so under a limit
+on latency or energy the widths of inputs compete with the bits of weights. Inputs that would gain from another width
+than the device's own are ordered: those that need more bits by the loss saved per second spent, then those that can do
+with fewer by the seconds saved per loss added. For several counts n, the first n inputs get their width, the weights
+are solved again at the resulting prices, and the plan with the least loss is kept. Its proof holds for its own widths.
+A lower bound on the loss over all these widths takes the weights as if every input had its fewest bits, and the inputs
+as if each had its best width; the search ends when a plan reaches it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .program import PlanningTask
 from .solving import Plan, SolverOptions
 from .task_solver import solve_task
 
-MOST_SOLVES = 9  # of the weights, for as many counts of inputs in another width
+MOST_SOLVES = 9  # of the weights, one for each count of inputs in another width
 CLOSE = 1e-6  # relative distance from the least loss at which nothing is left to gain
 
 
@@ -55,7 +55,7 @@ def solve_rounded(
         The task with its final costs, its best plan, and how each input is quantized.
 
     Raises:
-        InfeasibleError: no plan keeps every limit.
+        InfeasibleError: no plan meets every limit.
         UsageError: none of the `activations` was scored.
     """
     activations = runnable_inputs(task, activations)
@@ -91,7 +91,7 @@ def _searched(own: _Answer, wanted: tuple[PlannedActivation, ...], options: Solv
 
     Args:
         own: the answer with every input in the device's own width.
-        wanted: each input as it would be quantized without limits, in the order of `own`.
+        wanted: how each input would be quantized without limits, in the order of `own`.
         options: solver, time limit, gap of each solve.
     """
     order = _by_gain(own, wanted)
@@ -146,7 +146,7 @@ def _by_gain(own: _Answer, wanted: Sequence[PlannedActivation]) -> list[int]:
 def _with_first(
     own: _Answer, wanted: Sequence[PlannedActivation], chosen: Sequence[int], options: SolverOptions
 ) -> _Answer | None:
-    """Return the answer with the wanted widths of some inputs; None if no plan keeps the limits."""
+    """Return the answer with the wanted widths of some inputs; None if no plan meets the limits."""
     planned = tuple(wanted[at] if at in chosen else plain for at, plain in enumerate(own.planned))
     task = own.task.reading(input_bits(planned))
     try:

@@ -10,7 +10,7 @@ from ..spec.planned import DroppedLayers
 
 
 def with_dropped(plan: Allocation, dropped: DroppedLayers | DroppedHeads) -> Allocation:
-    """Add the loss of what a smaller model lacks to every loss of its plan.
+    """Add the loss of the missing parts of a smaller model to every loss in its plan.
 
     Args:
         plan: of the smaller model.

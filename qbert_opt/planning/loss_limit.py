@@ -1,8 +1,8 @@
 """Minimize a resource under a limit on the predicted loss.
 
-The program can bound only the sum of scores, but the predicted loss of its answer is cross-fitted, and larger. So the
-bound on the sum is lowered until the predicted loss of the answer keeps the limit. What is proven is the least use of
-the resource among plans whose sum of scores is within the bound that was found; the plan reports both.
+The program can bound only the sum of scores, but the predicted loss of its solution is cross-fitted, and larger. So the
+bound on the sum is lowered until the predicted loss meets the limit. The proof is of the least use of the resource
+among plans whose sum of scores is within that bound; the plan reports both.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from .program import PlanningTask
 from .scheduled_limits import proven_against
 from .solving import Plan, SolverOptions
 
-ROUNDS = 5  # bounds that are tried between one that keeps the limit and one that does not, or above the least sum
+ROUNDS = 5  # bounds to try between one that meets the limit and one that does not, or above the least sum
 JOINT_ROUNDS = 1  # between the two, for programs that decide bits and residency together: up to a minute each
 AIM = 0.97  # share of the limit that the second bound aims at
-CLOSE = 0.98  # ratio of two bounds that are close: one that keeps the limit, and one that does not
+CLOSE = 0.98  # ratio of two bounds that are close: one that meets the limit, and one that does not
 WITHIN = 1e-9  # relative rounding, where a bound is a plan's own sum
 
 
@@ -49,7 +49,7 @@ class Answer:
 def solve_asked(
     task: PlanningTask, options: SolverOptions, activations: Sequence[ActivationChoice]
 ) -> tuple[PlanningTask, Plan, tuple[PlannedActivation, ...]]:
-    """Solve a task; under a limit on the predicted loss, find the bound on the sum of scores that keeps the limit.
+    """Solve a task; under a limit on the predicted loss, find the bound on the sum of scores that meets the limit.
 
     Args:
         task: scores, limits and hardware.
@@ -60,7 +60,7 @@ def solve_asked(
         As `solve_rounded`.
 
     Raises:
-        InfeasibleError: no plan keeps every limit, or no plan with almost the least sum of scores is predicted to.
+        InfeasibleError: no plan meets every limit, or none with nearly the least sum of scores is predicted to.
         NoPlanFoundError: the search ended before it found a plan.
         UsageError: none of the `activations` was scored.
     """
@@ -69,7 +69,7 @@ def solve_asked(
     for bits in allowed_widths(task):
         try:
             answers.append(_asked(task.caching(bits), options, activations))
-        except InfeasibleError as error:  # of the narrowest, which leaves most room, at the end
+        except InfeasibleError as error:  # that of the narrowest width, which leaves the most room, comes last
             refused = error
     if not answers:
         raise refused or InfeasibleError("no width of the cache is allowed.")
@@ -82,7 +82,7 @@ def solve_asked(
 
 
 def _objective(answer: Answer) -> float:
-    """Return what is minimized, with what the width of the cache adds to it."""
+    """Return the objective, including the contribution of the cache's width."""
     goal, task = answer.task.goal, answer.task
     more = cache_loss(task) if goal is None else task.tables.fixed[goal]
     return answer.plan.solution.value + more + math.fsum(i.predicted_loss for i in answer.activations if goal is None)
@@ -98,11 +98,11 @@ def _asked(task: PlanningTask, options: SolverOptions, activations: Sequence[Act
 def _within(
     task: PlanningTask, options: SolverOptions, activations: Sequence[ActivationChoice], limit: float
 ) -> Answer:
-    """Try bounds on the sum of scores, and return the answer under the largest that keeps the limit.
+    """Try bounds on the sum of scores, and return the answer under the largest that meets the limit.
 
     The limit itself comes first, then the bound that keeps it if prediction and sum stay in proportion, then the least
-    sum and a few bounds above it, then bounds between one that keeps the limit and one that does not. Nothing says
-    that a larger bound predicts a larger loss, but it does so up to the noise of the scoring text.
+    sum and a few bounds above it, then bounds between one that meets the limit and one that does not. A larger bound
+    need not give a larger predicted loss, but it does up to the noise of the scoring text.
     """
     first = _tried(task, options, activations, limit)
     if first is None:
@@ -147,14 +147,14 @@ def _sum_of(answer: Answer) -> float:
 def _safest(
     task: PlanningTask, options: SolverOptions, activations: Sequence[ActivationChoice], limit: float
 ) -> Answer:
-    """Return the answer under the least possible bound, or under the first slightly larger one that keeps the limit.
+    """Return the answer under the least possible bound, or under the first slightly larger one that meets the limit.
 
-    By chance of the scoring text, the plan of the least sum need not have the least prediction. The bounds do not
-    depend on the limit, so a limit of the value in the message ends at the plan that it is the prediction of. Programs
-    that decide residency too are slow: for them only the least bound is tried.
+    Because of noise in the scoring text, the plan with the least sum need not have the least predicted loss. The bounds
+    do not depend on the limit, so a limit set to the value in the message is met by the plan that the message refers
+    to. Programs that also decide residency are slow, so for them only the least bound is tried.
 
     Raises:
-        InfeasibleError: none keeps the limit, or no plan keeps the other limits.
+        InfeasibleError: none meets the limit, or no plan meets the other limits.
     """
     free, plan, _ = solve_rounded(task.without_goal(), options, activations)
     least = free.sum_of_scores(plan.storage)

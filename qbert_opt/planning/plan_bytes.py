@@ -1,4 +1,4 @@
-"""The bytes of a plan: as packed in the quantized folder, and in the file of the engine that it is made for."""
+"""The bytes of a plan: packed in the quantized folder, and in the file of the engine it is made for."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def allocate(
 
     Raises:
         DeviceError: there is no such device, or its description is invalid.
-        InfeasibleError: no plan keeps every limit; the message gives the nearest feasible value, or the
+        InfeasibleError: no plan meets every limit; the message gives the nearest feasible value, or the
             smallest predicted loss found.
         UsageError: a constraint leaves a matrix without a choice or names one that does not exist, or a limit needs a
             device.
@@ -103,7 +103,7 @@ def allocation_of(
 
 
 def _loss_limits(task: PlanningTask, plan: Plan, plain: Allocation) -> Iterator[Limit]:
-    """Yield the limit on the predicted loss, then the bound on the sum of scores that stands for it in the program."""
+    """Yield the limit on the predicted loss, then the bound on the sum of scores that represents it in the program."""
     most, bound = task.constraints.max_loss, task.largest_sum
     if most is None or bound is None:
         return
@@ -123,7 +123,7 @@ def _loss_limits(task: PlanningTask, plan: Plan, plain: Allocation) -> Iterator[
 def _loss_binds(task: PlanningTask, plan: Plan) -> bool:
     """Return whether the resource could go lower without the limit on loss, by more than `GOAL_TOLERANCE`.
 
-    A plan spends that tolerance on a lower loss, so it is what is proven under the limit that is compared.
+    A plan uses that tolerance for a lower loss, so the comparison is with the value proven under the limit.
     """
     if task.goal is None or LOSS not in plan.solution.binding:
         return False

@@ -1,4 +1,4 @@
-"""Whether any choices keep the limits: known from shapes, before anything is scored."""
+"""Whether any choices can meet the limits, determined from shapes before anything is scored."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ UNSCORED = "nothing"
 
 
 def unscored(profile: ModelProfile, choices: Sequence[Choice], table_choices: Sequence[Choice] = ()) -> ScoreTable:
-    """Return a table in which every choice that fits loses nothing.
+    """Return a score table in which every legal choice has zero loss.
 
     Args:
         profile: of the model.
@@ -65,7 +65,7 @@ def check_possible(
     constraints: PlanConstraints | None = None,
     input_bits: Sequence[int | None] = (None,),
 ) -> None:
-    """Refuse limits that no choices keep, whatever they lose; a limit on the loss itself is not looked at.
+    """Refuse limits that no choices can meet, whatever their loss; a limit on the loss itself is not checked.
 
     Args:
         scores: of the choices, or `unscored`.
@@ -73,7 +73,7 @@ def check_possible(
         device: target hardware, or None.
         workload: sentences and tokens of one inference.
         constraints: what a plan must satisfy besides.
-        input_bits: widths of the matrices' inputs, any of which will do; None is the engine's or the device's own.
+        input_bits: acceptable widths of the matrices' inputs; None is the engine's or the device's own.
 
     Raises:
         InfeasibleError: says which limit binds, and the nearest feasible value.

@@ -1,4 +1,4 @@
-"""What the program takes from the hardware model: prices of options, and memory that they do not change."""
+"""What the program needs from the hardware model: prices of options, and memory that does not depend on them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def priced_options(
 
 
 def bytes_beside_weights(profile: ModelProfile, device: Device | None, workload: Workload, *, with_cache: bool) -> int:
-    """Return the bytes of activations and of tables of functions in integers, in the phase that has most of them.
+    """Return the bytes of activations and of the tables of integer functions, in the phase that needs the most.
 
     Args:
         profile: the model.

@@ -123,7 +123,7 @@ class PlanningTask:
         return other
 
     def without_goal(self) -> PlanningTask:
-        """Return the same task with the sum of scores as what is minimized, instead of a resource under a bound."""
+        """Return the same task minimizing the sum of scores instead of a resource under a bound."""
         other = self._copy_without()
         other.constraints = self.constraints.model_copy(update={"max_loss": None, "least": None})
         other.largest_sum = None
@@ -190,7 +190,7 @@ class PlanningTask:
 
     @cached_property
     def tables(self) -> OptionTables:
-        """Costs of every option: each choice streamed and, on a device with a scratchpad, also resident."""
+        """Cost of every option: each choice streamed and, on a device with a scratchpad, also resident."""
         return priced_options(
             self.profile, self.choices, self.legal, self.device, self.workload, self.searched_tables, self.target
         )
@@ -235,7 +235,7 @@ class PlanningTask:
 
     @property
     def joint(self) -> bool:
-        """Whether bits and residency must be one program, because residency decides which bits are possible or best."""
+        """Whether bits and residency are solved jointly, because residency affects which bits are possible or best."""
         return self.has_scratchpad and ("dram_bytes" in self.hard or self.goal in RESIDENT_GOALS)
 
     @property

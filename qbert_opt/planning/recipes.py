@@ -134,11 +134,11 @@ def _unproven(
 
 
 def given_allocation(profile: ModelProfile, choices: Mapping[str, Choice]) -> Allocation:
-    """Make a plan from choices written by hand; it has no predicted loss and no proof.
+    """Make a plan from given choices; it has no predicted loss and no proof.
 
     Args:
         profile: shapes of the model.
-        choices: the choice of each matrix, by module, and of tables that shall not have 8 bits.
+        choices: the choice of each matrix, by module, and of tables that should not have 8 bits.
 
     Raises:
         UsageError: a matrix has no choice, a choice is for no part of the model, the choices of matrices use several

@@ -17,7 +17,7 @@ from ..costs.pricing import OptionTables
 if TYPE_CHECKING:
     from hwmodels import Device
 
-RESIDENCY_GAP = 1e-3  # a tighter proof would only settle which of two equal matrices stays on chip
+RESIDENCY_GAP = 1e-3  # a tighter proof would only decide which of two equal matrices stays on chip
 
 
 def with_energy(tables: OptionTables, device: Device, num_choices: int) -> OptionTables:
@@ -52,7 +52,7 @@ def least_energy_residency(
 ) -> list[Storage]:
     """Choose which weights stay on chip, so that the energy bound is least.
 
-    Energy contains both traffic (dynamic) and latency (static power × time), so both are weighed in joules.
+    Energy covers both traffic (dynamic) and latency (static power × time), so both are compared in joules.
 
     Args:
         tables: costs of the options, energy included; the streamed ones come first, then the same choices resident.

@@ -1,8 +1,8 @@
-"""Limits on latency and energy. Neither adds up over matrices, but separable sums bound both from below and above.
+"""Limits on latency and energy: neither adds up over matrices, but separable sums bound both from below and above.
 
 The lower sum (everything prefetched that can be) relaxes the limit, so the best plan under it bounds every plan that
-keeps the limit. If that plan keeps the limit itself, it is optimal. If not, the cap on the sum is lowered by the
-excess until a plan keeps the limit; its gap is measured against the relaxation.
+meets the limit. If that plan meets the limit itself, it is optimal. If not, the cap on the sum is lowered by the
+excess until a plan meets the limit; its gap is measured against the relaxation.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .program import FLOORS, SCHEDULED, PlanningTask
 from .solving import Plan, SolverOptions, placed, search, search_ended
 
 MAX_TIGHTENINGS = 12
-TIGHTENING_GAP = 1e-3  # enough under a lowered cap, because the proof is against the relaxation
+TIGHTENING_GAP = 1e-3  # sufficient under a lowered cap, because the proof is against the relaxation
 
 
 def broken(task: PlanningTask, plan: Plan) -> list[Row]:
@@ -39,7 +39,7 @@ def broken(task: PlanningTask, plan: Plan) -> list[Row]:
 
 
 def enforced(task: PlanningTask, relaxed: Plan, options: SolverOptions) -> Plan:
-    """Return a plan that keeps the limits on latency and energy, with a gap against the relaxation.
+    """Return a plan that meets the limits on latency and energy, with a gap against the relaxation.
 
     Args:
         task: scores, limits and hardware.
@@ -47,7 +47,7 @@ def enforced(task: PlanningTask, relaxed: Plan, options: SolverOptions) -> Plan:
         options: solver, gap, and a time limit for all solves together.
 
     Raises:
-        InfeasibleError: proven: no plan keeps every limit.
+        InfeasibleError: proven: no plan meets every limit.
         NoPlanFoundError: the search found none, and there may be one.
     """
     start = time.perf_counter()
@@ -81,7 +81,7 @@ def _tightened(
     *,
     joint: bool,
 ) -> tuple[Plan | None, float]:
-    """Solve under caps on the sums, and lower the caps by the schedule's excess until a plan keeps the limits.
+    """Solve under caps on the sums, and lower the caps by the schedule's excess until a plan meets the limits.
 
     Args:
         task: scores, limits and hardware.
@@ -117,7 +117,7 @@ def _rows(caps: Mapping[str, float], sums: Mapping[str, str]) -> dict[str, float
 
 
 def proven_against(solution: ChoiceSolution, lower_bound: float) -> ChoiceSolution:
-    """Return a solution whose status and gap are those that a given lower bound proves.
+    """Return a solution with the status and gap proven by a given lower bound.
 
     Args:
         solution: found under lowered caps, which prove nothing about the problem itself.
@@ -141,7 +141,7 @@ def _nearest(task: PlanningTask, row: Row, options: SolverOptions) -> Plan | Non
 
 
 def _no_plan(nearest: Mapping[Row, Plan | None], options: SolverOptions, *, proven: bool) -> QbertOptError:
-    """Return the error that says which limits are not kept, and the nearest value that a plan reaches."""
+    """Return the error that says which limits are not met, and the nearest value that a plan reaches."""
     reasons = []
     for row, plan in nearest.items():
         if plan is None or plan.measured(row.measure) <= row.stated:
@@ -150,15 +150,15 @@ def _no_plan(nearest: Mapping[Row, Plan | None], options: SolverOptions, *, prov
         fast = row.measure == TOKEN
         beyond = "is above the ceiling" if fast else "is below the floor"
         reasons.append(
-            f"{row.source} = {stated} {beyond if proven else 'is not kept by any plan found'}: "
+            f"{row.source} = {stated} {beyond if proven else 'is not met by any plan found'}: "
             f"{'fastest' if fast else 'nearest'} feasible {reached} within the other limits; "
             f"binding limit {row.measure}"
         )
-    reason = "; ".join(reasons) or f"{', '.join(row.source for row in nearest)}: not kept together"
+    reason = "; ".join(reasons) or f"{', '.join(row.source for row in nearest)}: not met together"
     rows = list(nearest)
     advice = "Raise it" if all(row.measure != TOKEN for row in rows) else "Ask for less, or give other limits more room"
     if proven:
-        return InfeasibleError(f"no plan keeps every limit: {reason}. {advice}.")
+        return InfeasibleError(f"no plan meets every limit: {reason}. {advice}.")
     return NoPlanFoundError(f"{search_ended(options)} without a plan, and there may be one: {reason}.")
 
 

@@ -109,7 +109,7 @@ def attempt(problem: ChoiceProblem, options: SolverOptions) -> ChoiceSolution:
 
 
 def search(problem: ChoiceProblem, options: SolverOptions) -> ChoiceSolution:
-    """Solve a program like `attempt`; a search that ends without a plan is an answer, by its status, not an error.
+    """Solve a program like `attempt`, but report a search that ends without a plan in the status instead of raising.
 
     Args:
         problem: the program.
@@ -155,7 +155,7 @@ def placed(
 
 
 def search_ended(options: SolverOptions) -> str:
-    """Return the beginning of a message about a search that ended too early, with what to change.
+    """Return the beginning of a message about a search that ended too early, and what to change.
 
     Args:
         options: with or without a time limit.
@@ -179,7 +179,7 @@ def why_infeasible(task: PlanningTask, problem: ChoiceProblem, solution: ChoiceS
             parts.append(LINKS[resource].format(constraints.max_formats))
         row, nearest = task.hard.get(resource), solution.nearest_capacity.get(resource)
         if row is None or nearest is None:
-            continue  # the scratchpad and the user's pins are not limits whose number could be raised
+            continue  # the scratchpad and the user's pins are not limits that could be raised
         unit = task.limits.inferences_per_s or 1.0 if row.measure == "bandwidth_bytes_per_s" else 1.0
         fixed = row.stated - row.capacity * unit
         floor, ceiling = nearest * unit + fixed, _ceiling(problem, resource) * unit + fixed
@@ -189,10 +189,10 @@ def why_infeasible(task: PlanningTask, problem: ChoiceProblem, solution: ChoiceS
             f"binding limit {row.measure}"
         )
     other = "" if constraints.bits is None else ", or allow other --bits"  # which some verbs do not have
-    return "no plan keeps every limit: " + "; ".join(parts) + f". Raise it{other}."
+    return "no plan meets every limit: " + "; ".join(parts) + f". Raise it{other}."
 
 
 def _ceiling(problem: ChoiceProblem, resource: str) -> float:
-    """Return the most of a resource that any plan can use, the limits ignored."""
+    """Return the most of a resource that any plan can use, ignoring the limits."""
     table = np.where(problem.mask(), problem.usage[resource], -np.inf)
     return math.fsum(table.max(axis=1))

@@ -1,7 +1,7 @@
 """How much a plan depends on the texts that happened to be scored, and how much text is enough.
 
-The model is not run again: a score table holds the scores on a few equal parts of the scoring text. A bootstrap over
-these parts (Efron 1979) shows which choices change. Plans made from more and more parts, each judged on a held-out
+The model is not run again: a score table contains the scores on a few equal parts of the scoring text. A bootstrap over
+these parts (Efron 1979) shows which choices change. Plans made from more and more parts, each evaluated on a held-out
 part, show how much text is enough.
 """
 
@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field
 
 from ..errors import NoPlanFoundError, UsageError
 from ..runtime.files import read_document, write_text
-from ..runtime.frozen import Frozen
+from ..runtime.frozen import Amount, Count, Frozen, Share
 from ..runtime.progress import Progress, silent
 from .cross_fit import TIME_LIMIT_S, chosen_by, loss_of
 from .program import PlanningTask
@@ -47,9 +47,9 @@ class ChoiceStability(_Finite):
 
     module: str
     choice: str
-    kept: float
-    kept_bits: float
-    rivals: tuple[tuple[str, float], ...]
+    kept: Share
+    kept_bits: Share
+    rivals: tuple[tuple[str, Share], ...]
 
 
 class TextAmount(_Finite):
@@ -62,10 +62,10 @@ class TextAmount(_Finite):
         std_error: standard error of `excess`, by the jackknife.
     """
 
-    samples: int
-    loss: float
-    excess: float
-    std_error: float
+    samples: Count
+    loss: Amount
+    excess: Amount
+    std_error: Amount
 
 
 class Stability(_Finite):
@@ -91,14 +91,14 @@ class Stability(_Finite):
     model: str
     data: str
     loss_unit: str
-    encoder_bytes: int
-    resamples: int
-    folds: int
-    samples_per_fold: int
+    encoder_bytes: Count
+    resamples: Count
+    folds: Count
+    samples_per_fold: Count
     items: tuple[ChoiceStability, ...]
     regret: float
     text: tuple[TextAmount, ...]
-    enough: int | None
+    enough: Count | None
 
 
 def measure_stability(
@@ -108,7 +108,7 @@ def measure_stability(
     resamples: int,
     progress: Progress = silent,
 ) -> Stability:
-    """Make a plan again from resampled text and from less text.
+    """Solve again with resampled text and with less text.
 
     Args:
         task: scores and limits.
@@ -205,7 +205,7 @@ def _amounts(
     samples_per_fold: int,
     generator: np.random.Generator,
 ) -> tuple[TextAmount, ...]:
-    """Hold each part out in turn, add the others one by one in random order, and judge each plan on the held-out part.
+    """Hold out each part in turn, add the others one by one in random order, and evaluate each plan on that part.
 
     Args:
         folds: scores on each part, float64 [folds, items, choices].

@@ -1,8 +1,8 @@
 """Solve a planning task: its best plan, or several diverse plans.
 
 Bits come first: the least predicted loss under every limit. Then, with the bits fixed, residency: which matrices stay
-in the scratchpad for the least energy. Only where residency decides which bits are possible or best, because DRAM
-traffic is limited or latency, energy or traffic is minimized, do both become one program.
+in the scratchpad for the least energy. The two are combined into one program only if residency affects which bits are
+possible or best: if DRAM traffic is limited, or latency, energy or traffic is minimized.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ def solve_task(task: PlanningTask, options: SolverOptions) -> Plan:
         options: solver, time limit, gap.
 
     Raises:
-        InfeasibleError: no plan keeps every limit.
+        InfeasibleError: no plan meets every limit.
         UsageError: the solver does not take this program, or ran out of time before finding any plan.
     """
     problem = task.problem(task.capacity(), joint=task.joint)
-    # Bits and residency together under a limit on loss are the hardest programs: spend a fixed effort, report the gap.
+    # Bits and residency under a limit on loss are the hardest programs: spend a fixed effort and report the gap.
     quick = options.solver == "auto" and task.goal in RESIDENT_GOALS
     solution = attempt(problem, replace(options, solver="lagrangian") if quick else options)
     if solution.choice is None:
@@ -87,8 +87,8 @@ def top_plans(
     """Return up to `count` diverse plans, best first.
 
     Each is the best plan that differs from all earlier ones in at least `apart` matrices or tables. Its predicted loss
-    is cross-fitted like that of the best: each part of the text judges the best plan that the rest would have chosen
-    among those that differ as much. Plans that break a limit which the program cannot hold are left out.
+    is cross-fitted like that of the best: each part of the text evaluates the best plan that the rest would have chosen
+    among those that differ as much. Plans that violate a limit that the program cannot express are left out.
 
     Args:
         task: scores, limits and hardware.
@@ -126,12 +126,12 @@ def top_plans(
         fewer = f"{search_ended(options)} before it found plan {len(rivals)}."
         warn(QbertOptWarning(f"`top_k` {count}: {fewer}"), stacklevel=2)
     elif len(kept) + 1 < count and within == math.inf:
-        fewer = f"{len(kept) + 1} plans: no more that keep the limits differ so much."
+        fewer = f"{len(kept) + 1} plans: no more that meet the limits differ so much."
         warn(QbertOptWarning(f"`top_k` {count}: {fewer}"), stacklevel=2)
     return [best, *kept][:count]
 
 
 def _keeps_loss(task: PlanningTask, plan: Plan) -> bool:
-    """Return whether a plan keeps the limit on the predicted loss, which the program cannot bound."""
+    """Return whether a plan meets the limit on the predicted loss, which the program cannot bound."""
     limit = task.constraints.max_loss
     return limit is None or plan.judged is None or plan.judged.loss <= limit

@@ -1,1 +1,1 @@
-"""A weight matrix to codes and ranges; inputs of matrices to integers."""
+"""Quantization of weight matrices to codes and ranges, and of their inputs to integers."""

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from ..curvature.capture import captured, is_per_sample, real_tokens, sample_rows
-from ..errors import InputFileError
+from ..curvature.capture import captured, finite_tokens, is_per_sample, sample_rows
 from ..models.batches import TokenBatch, run
 from ..models.paging import release_pages, spilled
 from ..spec.activations import ActivationChoice, Range
@@ -78,10 +77,7 @@ def calibrated_ranges(
                 run(model, batch)
                 for name, calls in inputs.items():
                     for tensor in (call.inputs for call in calls):
-                        if not torch.isfinite(real_tokens(tensor, batch.mask)).all():
-                            raise InputFileError(
-                                f"{name}: its input holds NaN or infinite values on the calibration text."
-                            )
+                        finite_tokens(name, tensor, batch.mask)
                         per_text = sample_rows(tensor, batch.mask) if is_per_sample(tensor, batch.mask) else [tensor]
                         share = KEPT_VALUES / (total * len(calls) * tensor.shape[-1])
                         _see(statistics[name], per_text, share, generator)

@@ -1,7 +1,7 @@
 """The calibration set of a model, and matrices quantized with it: every quantization error comes from this file.
 
-The scores, the plan and the written model all use these functions with the same data, sizes and seed, so that the ΔW
-that was scored is the ΔW that is deployed.
+Scoring, planning and writing all use these functions with the same data, sizes and seed, so the ΔW that was scored is
+the ΔW that is deployed.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ GRAM_BYTES = 1 << 29  # input statistics in memory at a time; the rest needs fur
 
 @dataclass(frozen=True, slots=True)
 class CalibrationPlan:
-    """How calibration text is drawn: sizes and seed decide it for a given data set.
+    """How calibration text is drawn from a given data set: sizes and seed.
 
     Attributes:
-        num_calibration: samples that fit the quantizer.
-        num_scored: samples that score, disjoint from them.
+        num_calibration: samples for calibrating the quantizer.
+        num_scored: samples to score, disjoint from those.
         seed: of the draw.
-        num_pool: texts from which those that score are drawn, the uncertain ones more often (`scoring.pool`); 0: all of
-            them score.
+        num_pool: texts from which the scoring samples are drawn, uncertain ones more often (`scoring.pool`); 0: no
+            pool.
 
     Raises:
         UsageError: a number that is not whole, or negative.
@@ -66,7 +66,7 @@ class CalibrationPlan:
 
     @property
     def num_held(self) -> int:
-        """Number of texts besides those that fit the quantizer: the pool, or all that score."""
+        """Number of texts besides those for calibration: the pool, or the scoring samples."""
         return max(self.num_scored, self.num_pool)
 
     def __post_init__(self) -> None:
@@ -80,12 +80,12 @@ class CalibrationPlan:
 def calibration_texts(
     data: LabeledTexts, plan: CalibrationPlan, *, named: bool = False
 ) -> tuple[LabeledTexts, LabeledTexts]:
-    """Draw the texts that fit the quantizer and the disjoint ones that score, or from which those are drawn.
+    """Draw the calibration texts, and disjoint from them the scoring texts or their pool.
 
     Args:
         data: the data set.
         plan: how many, and the seed.
-        named: whether a refusal of too few texts names the plan's parameters, because the caller's user gave them.
+        named: whether an error about too few texts names the plan's parameters, because the user gave them.
 
     Raises:
         InputFileError: there are fewer distinct texts.
@@ -104,7 +104,7 @@ def method_grid(
     """Return every choice of a quantizer: bits × grouping × form, by default the form that is usual for the method.
 
     Raises:
-        UsageError: unknown method, or a form that the method does not have.
+        UsageError: unknown method, or a form that it does not support.
     """
     legal: Sequence[Form] = quantizer(method).FORMS
     for form in forms or ():
@@ -116,9 +116,9 @@ def method_grid(
 def static_grid(method: str) -> tuple[Choice, ...]:
     """Return the default grid for engines that multiply in static 8-bit input ranges.
 
-    Where a range spans rows, the zero of codes is in the middle: an offset is a sum over the inputs and two more passes
-    over the outputs of each product, a sixth of the time of a whole small model, and buys next to nothing (measured:
-    benchmarks/README.md, exports beside what users would take).
+    If a range spans rows, codes are symmetric around zero: an offset costs a sum over the inputs and two more passes
+    over the outputs of each product, a sixth of the time of a whole small model, for almost no gain (measured:
+    benchmarks/engines/README.md, exports beside what users would take).
 
     Raises:
         UsageError: unknown method.
@@ -138,7 +138,7 @@ def weight_of(model: nn.Module, module: str) -> torch.Tensor:
 
 
 def fit_batches(loaded: LoadedModel, method: str, fit: LabeledTexts | None) -> list[TokenBatch]:
-    """Tokenize the text that fits a quantizer.
+    """Tokenize the calibration text of a quantizer.
 
     Raises:
         UsageError: there is none.
@@ -176,7 +176,7 @@ def quantize_rows(rows: torch.Tensor, choices: Sequence[Choice]) -> list[Quantiz
 
 
 def quantize_table(model: nn.Module, module: str, choices: Sequence[Choice]) -> list[QuantizedMatrix]:
-    """Quantize one embedding table under several choices, a few rows at a time where no range spans rows."""
+    """Quantize one embedding table under several choices, a few rows at a time if no range spans rows."""
     weight = weight_of(model, module)
     layouts = [c.layout(*weight.shape, heads=1) for c in choices]
     if any(layout.axis == "rows" and layout.num_groups < len(weight) for layout in layouts):

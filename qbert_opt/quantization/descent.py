@@ -1,6 +1,6 @@
 """Descent on `tr(ΔW · H · ΔWᵀ)` from a quantized matrix: over its codes, and over the parameters of its ranges.
 
-Neither step increases it, apart from rounding in float32 sums.
+Neither step increases it, except for rounding in float32 sums.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RIDGE = 1e-9  # of the mean diagonal: a group with one code in use stays solvabl
 def descend_codes(
     weight: torch.Tensor, quantized: Sequence[QuantizedMatrix], hessian: torch.Tensor, order: torch.Tensor
 ) -> list[QuantizedMatrix]:
-    """Move each weight once to the level that is best given all others (QuantEase, Behdin et al. 2023, algorithm 1).
+    """Move each weight once to its best level given all others (QuantEase, Behdin et al. 2023, algorithm 1).
 
     Args:
         weight: float32 `[rows, columns]`.

@@ -15,9 +15,9 @@ from .quantized_matrix import QuantizedMatrix, expand, top_code
 
 
 class Lanes:
-    """The ranges of quantized matrices, ready to round; their codes do not matter.
+    """The ranges of quantized matrices, ready to round; their codes are ignored.
 
-    Those with scales are rounded all at once, those with codebooks one by one.
+    Matrices with scales are rounded all at once, those with codebooks one by one.
     """
 
     def __init__(self, quantized: Sequence[QuantizedMatrix], order: torch.Tensor) -> None:

@@ -23,8 +23,8 @@ class QuantizedMatrix:
         codes: uint8 `[rows, columns]`, each below `2**bits`.
         scale: float16 `[num_groups]` for row groups, `[rows, columns / group_size]` for column groups; all ones with a
             codebook.
-        offset: float16, shaped as `scale`; the value of code 0. Where it follows from the scale and is not stored
-            (forms `symmetric`, `signed` and `zero-point`), it is float32: rounded to fp16 it would move zero. Zeros
+        offset: float16, shaped as `scale`; the value of code 0. If it follows from the scale and is not stored (forms
+            `symmetric`, `signed` and `zero-point`), it is float32: rounding it to fp16 would shift zero. Zeros
             with a codebook.
         codebook: float16 `[*scale.shape, 2**bits]`, ascending, for form `codebook`; else None.
     """

@@ -1,4 +1,4 @@
-"""Quantize a plan's matrices block by block, fitting each to inputs that contain the errors of earlier blocks."""
+"""Quantize a plan's matrices block by block, calibrating each on inputs that contain the errors of earlier blocks."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Which quantizer writes a plan's codes: a closer one than scored them, where that is known to pay.
+"""Which quantizer writes a plan's codes: a more accurate one than was used for scoring, where that is known to pay.
 
-Scores round every matrix under every choice; a plan has one choice for each. `guided` takes 2.5 times as long as `gptq`
-and rounds more closely, so scoring every choice with `gptq` and writing the chosen ones with `guided` has nearly the
-loss of using `guided` throughout, in nearly the time of `gptq` (`benchmarks/quantizers.py --written guided`).
+Scoring rounds every matrix under every choice; writing rounds each only once. `guided` takes 2.5 times as long as
+`gptq` and is more accurate, so scoring with `gptq` and writing with `guided` has nearly the loss of using `guided`
+throughout, in nearly the time of `gptq`
+(`benchmarks/quantizers/quantizers.py --written guided`).
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ def writing_method(plan: Allocation) -> str:
     """Return the quantizer that writes a plan's codes by default.
 
     That is `guided` for an encoder whose scores come from `gptq` or `quantease`, if some matrix has at most 4 bits.
-    Otherwise it is the plan's own: other quantizers were chosen for what they are, above 4 bits there is nothing to
-    gain, and decoders were not measured.
+    Otherwise it is the plan's own: other quantizers were chosen deliberately, above 4 bits there is nothing to gain,
+    and decoders have not been measured.
 
     Args:
         plan: the plan.
@@ -32,7 +33,7 @@ def writing_method(plan: Allocation) -> str:
 
 
 def checked_method(plan: Allocation, method: str) -> str:
-    """Return a quantizer that was asked for, if it can write the plan's choices.
+    """Return the requested quantizer, if it can write the plan's choices.
 
     Args:
         plan: the plan.

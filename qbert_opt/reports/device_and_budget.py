@@ -62,7 +62,7 @@ def device_columns(profile: ModelProfile) -> tuple[str, ...]:
 
 
 def device_advice(case: Case) -> str:
-    """Say on which devices the plan keeps every limit of the device, the one of least predicted latency first.
+    """Say on which devices the plan meets every limit of the device, the one of least predicted latency first.
 
     Args:
         case: with at least one device.

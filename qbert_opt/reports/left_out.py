@@ -27,7 +27,7 @@ def _layers_line(dropped: DroppedLayers) -> str:
     loss = with_error(dropped.predicted_loss, dropped.std_error)
     return (
         f"left out         {layers} {numbers} of {dropped.num_layers}: measured loss {loss} without quantization; the "
-        "table numbers the others anew"
+        "table renumbers the others"
     )
 
 

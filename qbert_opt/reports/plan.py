@@ -192,7 +192,7 @@ def better_uniform(plan: Allocation) -> UniformPlan | None:
     """Return the uniform plan that is predicted to lose least, where that is another plan and loses less than this one.
 
     Args:
-        plan: with the uniform plans that keep its limits.
+        plan: with the uniform plans that meet its limits.
     """
     if plan.objective != "sum_of_scores":
         return None

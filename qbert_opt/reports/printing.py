@@ -97,7 +97,7 @@ def with_error(loss: float, std_error: float | None) -> str:
 
 
 def memory_line(peak_bytes: int, limit_bytes: int, processes: int) -> str:
-    """One line that says what a run held above the model, and whether that kept its limit.
+    """One line that says what a run held above the model, and whether that met its limit.
 
     Args:
         peak_bytes: largest memory above the model's own.

@@ -109,7 +109,7 @@ def _choice(case: Case) -> str:
             if saved > 0
             else "which is no larger"
         )
-        return f"Uniform 8-bit keeps every limit and is predicted to lose less: take it, {least}. This plan: {size}."
+        return f"Uniform 8-bit meets every limit and is predicted to lose less: take it, {least}. This plan: {size}."
     against = f"{100 * (1 - own.total_bytes / int8.total_bytes):.0f} % smaller than uniform 8-bit"
     if int8.broken:
         against += f", which breaks {', '.join(int8.broken)}"

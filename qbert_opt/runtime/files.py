@@ -7,6 +7,7 @@ import fcntl
 import glob
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -159,7 +160,9 @@ def read_document(
     written = parsed.get("schema", schema) if isinstance(parsed, dict) else schema
     upgrades = older or {}
     if written not in (schema, *upgrades):
-        raise InputFileError(f"{path}: schema is {_shown(written)}; this version reads {schema!r}. Make the file anew.")
+        raise InputFileError(
+            f"{path}: schema is {_shown(written)}; this version reads {schema!r}. Make the file again."
+        )
     if written in upgrades:
         text = json.dumps(upgrades[written](parsed))
     from pydantic import ValidationError  # not above: `--help` reads no document
@@ -179,6 +182,7 @@ def first_fault(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     where = ".".join(map(str, first["loc"])) or "document"
     message = first["msg"].removeprefix("Value error, ").replace("\n", " ").rstrip(".")
+    message = re.sub(r"\d{20,}", lambda digits: f"{float(digits[0]):g}", message)  # 1e+100 in full
     is_scalar = first["input"] is None or isinstance(first["input"], (str, int, float, bool))
     told = first["type"] in ("missing", "value_error") or not is_scalar
     return f"{where}: {message}" + ("" if told else f", found {_shown(first['input'])}")

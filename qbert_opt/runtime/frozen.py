@@ -1,8 +1,14 @@
-"""The base of every value that is written as JSON."""
+"""The base of every value that is written as JSON, and the numbers that such values hold."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Count = Annotated[int, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 def is_none(value: object) -> bool:

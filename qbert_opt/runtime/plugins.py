@@ -124,7 +124,7 @@ def _members(protocol: type) -> list[str]:
 
 
 def forget_installed() -> None:
-    """Look for installed plug-ins anew: a package was installed while this process runs."""
+    """Look for installed plug-ins again: a package was installed while this process runs."""
     _installed.cache_clear()
 
 

@@ -1,1 +1,1 @@
-"""Scores: from a model and calibration text to a table of predicted losses."""
+"""Scoring: from a model and calibration text to a table of predicted losses."""

@@ -31,7 +31,7 @@ CONTAINS = "quantizing one input of the matrices at a time; products inside atte
 def activation_scores(
     task: ScoringTask, fit: Sequence[TokenBatch], choices: Sequence[ActivationChoice], plan: FactorPlan
 ) -> ActivationScores | None:
-    """Score every choice of every input of the searched matrices in one factor pass, in parts that fit into memory.
+    """Score every choice of every input of the searched matrices in one factor pass, in parts that fit in memory.
 
     Inputs of convolutions stay in floating point.
 
@@ -58,7 +58,7 @@ def activation_scores(
     losses = torch.zeros(len(inputs), num_samples, len(choices), dtype=torch.float64)
     for batch in pieces(task, modules, plan):
         factors = factor_pass(task.model, [batch], modules, replace(plan, seed=task.seed), task.head)
-        # a pass divides by the labelled rows of its own batch; the mean is over those of all texts
+        # a pass divides by the labelled rows of its own batch, but the mean is over those of all texts
         share = rows_per_sample(task.head.kind, [batch]) / rows_per_sample(task.head.kind, task.batches)
         for i, names in enumerate(inputs):
             weights = [weight_of(task.model, name) for name in names]

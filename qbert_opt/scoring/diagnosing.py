@@ -226,7 +226,7 @@ def _spectrum(operator: HessianOperator, plan: DiagnosisPlan, jobs: Jobs) -> Spe
 def _downward(
     operator: HessianOperator, plan: DiagnosisPlan, spectrum: Spectrum, pairs: tuple[EigenPair, EigenPair]
 ) -> EigenPair | None:
-    """Return the direction of most negative curvature seen: by any random vector, or one of the top eigenvectors.
+    """Return the direction of most negative curvature found by a random vector or among the top eigenvectors.
 
     None if there is none.
     """

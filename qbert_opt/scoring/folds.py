@@ -1,7 +1,7 @@
 """Folds of the scoring text for cross-fitting: samples that share text are always in the same fold.
 
-Windows of one text overlap, and questions about one paragraph share it. If they were in different folds, a plan would
-be judged on text that chose it.
+Windows of one text overlap, and questions about one paragraph share it. In different folds, they would let a plan be
+evaluated on text that chose it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MIN_FOLD_SAMPLES = 2
 
 
 def sample_groups(texts: Sequence[tuple[str, ...]], batches: Sequence[TokenBatch], *, by_context: bool) -> list[int]:
-    """Return which group of samples that share text each sample belongs to, counted from 0 in order of the samples.
+    """Return the group of each sample, numbered from 0 in order; samples of a group share text.
 
     Args:
         texts: of the data.
@@ -33,7 +33,7 @@ def sample_groups(texts: Sequence[tuple[str, ...]], batches: Sequence[TokenBatch
 
 
 def assigned_folds(groups: Sequence[int]) -> list[int]:
-    """Return the fold of each sample; groups are spread over at most eight folds of sizes as equal as they allow.
+    """Return the fold of each sample; groups are spread over at most eight folds of sizes as equal as possible.
 
     Groups of one sample each take the folds in turn.
 

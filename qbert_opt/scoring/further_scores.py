@@ -1,4 +1,4 @@
-"""What only some metrics score: rounded inputs of matrices, and a decoder's cache."""
+"""Scores that only some metrics offer: rounded inputs of matrices, and a decoder's cache."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def input_scores(
     fit: LabeledTexts,
     choices: Sequence[ActivationChoice],
 ) -> ActivationScores | None:
-    """Score rounded inputs; None where there are no choices, or the metric scores none.
+    """Score rounded inputs; None if there are no choices or the metric does not score inputs.
 
     Args:
         plugin: the metric.
@@ -35,7 +35,7 @@ def input_scores(
 
 
 def width_scores(plugin: Metric, task: ScoringTask) -> CacheScores | None:
-    """Score the widths of a decoder's cache; None for an encoder, or where the metric does not score it.
+    """Score the widths of a decoder's cache; None for an encoder, or if the metric does not score it.
 
     Args:
         plugin: the metric.

@@ -1,8 +1,8 @@
-"""What it costs to leave attention heads out: nested sets of heads, measured in the float model and not extrapolated.
+"""The cost of leaving attention heads out: nested sets of heads, measured in the float model, not extrapolated.
 
-The first half of the scoring text ranks the heads by what the loss is without each of them alone, and so chooses the
-sets: the cheapest heads first. The other half, which chose nothing, says what each set costs, so that the choice of
-heads does not flatter it. A missing head returns its mean over the calibration text.
+The first half of the scoring text ranks the heads by the loss without each one alone, which determines the sets: the
+cheapest heads first. The other half, which had no part in the ranking, measures the cost of each set, so that it is not
+biased by the selection. A missing head returns its mean over the calibration text.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Narrowed:
 
 
 def check_head_drops(loaded: LoadedModel, most: int) -> tuple[AttentionLayer, ...]:
-    """Return the attention of a model that can do without so many heads.
+    """Return the attention layers of a model, after checking that it can lose so many heads.
 
     Args:
         loaded: the float model.
@@ -127,7 +127,7 @@ def set_sizes(most: int) -> tuple[int, ...]:
 
 
 def cheapest_heads(alone: dict[HeadPlace, float], most: int) -> list[HeadPlace]:
-    """Return the heads that cost least alone, in that order; the last one of a layer is passed over.
+    """Return the heads with the least loss alone, in that order; the last one of a layer is skipped.
 
     Args:
         alone: loss without each head alone.

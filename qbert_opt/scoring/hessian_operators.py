@@ -1,4 +1,4 @@
-"""Shared by the metrics of the true Hessian: slices of the text, operators that fit into memory, and scores."""
+"""Shared by the metrics of the true Hessian: slices of the text, operators that fit in memory, and scores."""
 
 from __future__ import annotations
 

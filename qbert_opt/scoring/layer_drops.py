@@ -1,7 +1,7 @@
-"""What it costs to leave encoder layers out: the loss of the float model without them, measured and not extrapolated.
+"""The cost of leaving encoder layers out: the loss of the float model without them, measured, not extrapolated.
 
-A missing layer is no small change, so the second-order estimates of the metrics mean nothing here. Sets of layers are
-measured as sets: losses of single layers do not add up.
+Removing a layer is not a small change, so the metrics' second-order estimates do not apply. Sets of layers are measured
+as a whole, because the losses of single layers do not add up.
 """
 
 from __future__ import annotations

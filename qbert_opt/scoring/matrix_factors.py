@@ -31,7 +31,7 @@ def factor_parts(task: ScoringTask, pending: Sequence[int], plan: FactorPlan) ->
     factors do not fit on their own is split into parts, and each part is recomputed whenever it is called. Several
     processes divide the passes over groups, so that each of them must take all that this yields.
 
-    The factors of a paged model lie on disk: a group has as many matrices as fit there, and parts are read again.
+    The factors of a paged model are kept on disk: a group has as many matrices as fit there, and parts are reread.
 
     Args:
         task: model, texts and memory.
@@ -239,7 +239,7 @@ def _parts(samples: Sequence[SampleFactors], limit: int) -> Iterator[list[Sample
 
 
 def _on_disk(task: ScoringTask, samples: list[SampleFactors]) -> Part:
-    """Return a part of the samples that lie on disk; what was read before it is given back."""
+    """Return a part of the samples kept on disk, and release the part read before."""
 
     def compute() -> Sequence[SampleFactors]:
         release_pages(task.model)

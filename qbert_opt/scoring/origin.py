@@ -1,4 +1,4 @@
-"""Where scores come from: the text, its length, and how sure the model is of it."""
+"""The origin of scores: the text, its length, and how confident the model is on it."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from ..runtime.memory_budget import MemoryShares
 from ..spec.choices import Choice
 from ..spec.profiles import MatrixSpec, ModelProfile
 
-ROUNDING_BYTES = 40  # per weight and choice: codes, the quantizer's working copies, a second attempt, the error twice
+ROUNDING_BYTES = 40  # per weight and choice: codes, the quantizer's working copies, a second attempt, error twice
 
 
 class Perturbations:

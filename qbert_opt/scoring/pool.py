@@ -1,14 +1,14 @@
-"""Scoring texts drawn from a pool, the uncertain ones more often, each weighted by 1 / its probability.
+"""Scoring texts drawn from a pool, uncertain ones more often, each weighted by the inverse of its probability.
 
 A text's loss is roughly proportional to the trace u of its output Hessian, which a forward pass gives. Texts are drawn
-with probability proportional to `0.8 u / Σu + 0.2 / N` and weighted by its inverse (Horvitz and Thompson 1952), so that
-every score is an unbiased estimate of that of the whole pool, with a fraction of the variance of as many texts drawn
-evenly: what a confident model's few uncertain texts would add by chance, they add surely. The second part bounds
-every weight by five times that of an even draw (Hesterberg 1995). The trace at temperature 1 serves scores at both
-temperatures best (`benchmarks/README.md`).
+with probability proportional to `0.8 u / Σu + 0.2 / N` and weighted by its inverse (Horvitz and Thompson 1952), so
+every score is an unbiased estimate of that of the whole pool, with a fraction of the variance of an even draw of the
+same size: a confident model's few uncertain texts are included reliably rather than by chance. The second term bounds
+every weight by five times that of an even draw (Hesterberg 1995). The trace at temperature 1 works best for scores at
+both temperatures (`benchmarks/allocation/README.md`).
 
-The pool is cut into the folds of cross-fitting first and texts are drawn within each, so that the variance between
-folds contains the pool's own. Within a fold the draw is systematic in the order of the traces.
+The pool is first divided into the folds of cross-fitting and texts are drawn within each fold, so that the variance
+between folds includes that of the pool. Within a fold the draw is systematic in the order of the traces.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """Texts that were drawn from a pool; text i is of fold i mod 8, as `folds.assigned_folds` has it.
+    """Texts drawn from a pool; text i is in fold i mod 8, as in `folds.assigned_folds`.
 
     Attributes:
         places: of the texts in the pool.
-        probabilities: with which each text was to be drawn, above 0 and at most 1.
+        probabilities: probability of each text of being drawn, above 0 and at most 1.
         pool: number of texts in the pool.
         row_share: labelled rows per drawn text / labelled rows per text of the pool, since factors are of a mean over
             the rows of the drawn texts.
-        reads: how often the texts of the pool read each row of each scored table, int64 `[rows]`, by module.
+        reads: how often the texts of the pool use each row of each scored table, int64 `[rows]`, by module.
     """
 
     places: tuple[int, ...]
@@ -55,15 +55,15 @@ class Drawn:
 
     @property
     def weights(self) -> tuple[float, ...]:
-        """By which each text's loss is multiplied, so that their mean estimates the mean of the pool."""
+        """Factors on each text's loss, with which the mean of the losses estimates the mean over the pool."""
         scale = self.row_share * len(self.places) / self.pool
         return tuple(scale / probability for probability in self.probabilities)
 
     def variance(self, losses: torch.Tensor) -> torch.Tensor:
         """Return the variance of the mean of weighted losses: that of the draw, and that of the pool as a sample.
 
-        The draw's by Hájek's approximation for samples of fixed size (1964): a text that is certain to be drawn adds
-        none. Where every text of the pool is drawn, what is left is the usual variance of a mean.
+        The first is Hájek's approximation for samples of fixed size (1964), to which a text that is certain to be drawn
+        adds nothing. If every text of the pool is drawn, only the usual variance of a mean remains.
 
         Args:
             losses: weighted, float64 `[N, columns]`.
@@ -79,13 +79,13 @@ class Drawn:
 
 
 def check_pool(loaded: LoadedModel, plan: CalibrationPlan, *, reads_factors: bool, with_curvature: bool) -> None:
-    """Refuse a pool that cannot be drawn from.
+    """Refuse a pool from which texts cannot be drawn.
 
     Args:
         loaded: the model.
         plan: sizes.
-        reads_factors: whether the metric is of the back-propagated factors, which carry the weights.
-        with_curvature: whether a curvature of each matrix is asked for, which is of texts without weights.
+        reads_factors: whether the metric uses the back-propagated factors, which carry the weights.
+        with_curvature: whether the curvature of each matrix is requested, which ignores the weights.
 
     Raises:
         UsageError: says what to do.
@@ -161,7 +161,7 @@ def draw(traces: Numbers, count: int, seed: int) -> tuple[list[int], list[float]
 def inclusion_probabilities(traces: Numbers, count: int) -> Numbers:
     """Return the probability with which each text is drawn; they sum to `count`, and none exceeds 1.
 
-    Texts that would exceed 1 are certain, and the others share what is left.
+    Texts that would exceed 1 are certain to be drawn, and the others share the rest.
 
     Args:
         traces: of each text's output Hessian, at least 0.
@@ -182,13 +182,13 @@ def inclusion_probabilities(traces: Numbers, count: int) -> Numbers:
 
 
 def systematic(probabilities: Numbers, start: float) -> NDArray[np.intp]:
-    """Return the texts at `start`, `start` + 1, … of the cumulated probabilities: each with its own probability.
+    """Return the texts at `start`, `start` + 1, … of the cumulative probabilities, each with its own probability.
 
     Args:
         probabilities: at most 1 each; their sum is the number of texts.
         start: from 0 to below 1.
     """
-    certain = np.flatnonzero(probabilities >= 1)  # not left to the rounding of sums
+    certain = np.flatnonzero(probabilities >= 1)  # regardless of rounding in the sums
     free = np.flatnonzero(probabilities < 1)
     ends = probabilities[free].cumsum()
     points = start + np.arange(round(float(probabilities[free].sum())))

@@ -1,4 +1,4 @@
-"""Checks that a model and its samples can be scored; whatever would distort scores is an error or a warning."""
+"""Check that a model and its samples can be scored; whatever would distort scores is an error or a warning."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def window_warnings(loaded: LoadedModel, texts: LabeledTexts, batches: Sequence[
 
 
 def check_estimate(module: str, estimate: Estimate) -> None:
-    """Reject scores that are not finite.
+    """Reject scores that are not finite, or negative: a plan would seek what is said to improve the model.
 
     Args:
         module: name of the matrix.
@@ -187,6 +187,11 @@ def check_estimate(module: str, estimate: Estimate) -> None:
     if not (torch.isfinite(estimate.value).all() and torch.isfinite(estimate.std_error).all()):
         raise InputFileError(
             f"{module}: its scores are NaN or infinite, because an activation or gradient is so on this text."
+        )
+    least = min(part.min().item() for part in (estimate.value, estimate.folds, estimate.std_error) if part.numel())
+    if least < 0:
+        raise InputFileError(
+            f"{module}: the metric gives {least:g}; a score is a loss of at least 0. Use another metric."
         )
 
 

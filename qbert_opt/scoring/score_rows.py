@@ -1,4 +1,4 @@
-"""The scores of one matrix as a row of numbers (a finished job), and the scale that is common to all rows."""
+"""The scores of one matrix as a row of numbers (a finished job), and the scale common to all rows."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def effective_sample_size(rows: Sequence[ScoredMatrix]) -> float | None:
 
 
 def small_sample_warnings(rows: Sequence[ScoredMatrix]) -> list[str]:
-    """Warn of a small effective sample size: on most texts a confident model has almost no loss.
+    """Warn of a small effective sample size: a confident model has almost no loss on most texts.
 
     Args:
         rows: scores of all matrices.

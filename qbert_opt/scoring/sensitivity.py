@@ -93,13 +93,13 @@ def measure_sensitivity(
 
     Args:
         loaded: the fine-tuned model.
-        data: text like the deployment's that the model was not trained on; labels only if the metric needs them.
+        data: text like that in deployment, not used to train the model; labels only if the metric needs them.
         choices: choices of matrices to score, all of one quantizer.
         metric: name of a file in `metrics/`.
         plan: sizes and seed of the calibration set and the scoring texts, two disjoint samples of `data`.
         table_choices: choices of embedding tables to score; if empty, tables keep 8 bits.
         activation_choices: choices of the matrices' inputs to score; if empty, inputs stay in floating point.
-        held_out: text that the model has certainly not seen; used to warn if `data` looks like training text.
+        held_out: text that the model has certainly never seen; used to warn if `data` looks like training text.
         with_curvature: also record the trace and top eigenvalue of each matrix's Gauss-Newton matrix.
         budget_bytes: of the encoder's matrices, at which metric `differentiable` learns; other metrics score for every
             budget.

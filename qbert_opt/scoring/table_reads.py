@@ -1,8 +1,8 @@
-"""How often texts read each row of an embedding table, and what rows cost that the scoring texts do not read.
+"""How often texts use each row of an embedding table, and the cost of rows that the scoring texts do not use.
 
-**Tiers.** Every tier of a table is read at every token; a read that the outputs do not depend on, because the row is
-another tier's, does not count. A tier of rare rows may never be read by the scoring texts, least of all by texts that
-chose the tiers, and would then appear free. So a score is at least what its unread rows are expected to cost: by Good
+**Tiers.** Every tier of a table is looked up for every token; a lookup on which the outputs do not depend, because the
+row belongs to another tier, does not count. The scoring texts may never read a tier of rare rows, least of all if they
+chose the tiers, and it would then appear free. So a score is at least the expected cost of its unread rows: by Good
 (1953), new text reads rows that were never read with probability n₁ / N, where n₁ rows were read once in N reads; the
 texts do not say which of them, so a tier with n₀ₖ of these n₀ rows has the share n₀ₖ / n₀. With S texts and G the mean
 of Σ_f g_f g_fᵀ over the reads of the whole table, the bound is
@@ -14,8 +14,9 @@ a mean over at most `MAX_ERROR_ROWS` rows, drawn at random. Two unread rows in o
 **Texts drawn from a pool.** Factors then carry the root of their text's weight (`pool`), so that the mean loss of the n
 drawn texts, and 1/n times their sum of g gᵀ, are unbiased estimates of the pool's: losses need nothing more. Counts are
 taken of the whole pool, whose texts were all read anyway, and are exact for it: c_r reads of row r, R in all, n₀ rows
-never read and n₁ read once. Drawn texts tell nothing of a row that only others of the pool read, but how often those do
-is known. So let q_r be the probability that a read is of row r: c_r / R where the pool reads it, else (n₁ / R) / n₀. Γ
+never read and n₁ read once. The drawn texts say nothing about a row that only other texts of the pool read, but how
+often those do is known. So let q_r be the probability that a read is of row r: c_r / R where the pool reads it, else
+(n₁ / R) / n₀. Γ
 being the sum of g gᵀ over the drawn texts' reads of the whole table, the bound of a tier is
 
     Σ_r q_r ½ Δ_rᵀ (Γ / n) Δ_r,   r over its rows that no drawn text reads,

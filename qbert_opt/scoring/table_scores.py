@@ -4,13 +4,14 @@ Only rows that occur in a text affect its loss. Their quantization errors are ga
 nothing as large as a table is formed.
 
 **Rows that never occur in the scoring texts.** ΔW does not depend on the scoring texts, and a table has one choice as a
-whole, so the mean over texts like the deployment's is unbiased: rare words are equally rare in both, and which of them
+whole, so the mean over texts like those in deployment is unbiased: rare words are equally rare in both, and which of
+them
 occur adds variance but no bias. This does not hold if the deployment's vocabulary differs. The same texts are therefore
 scored a second time with each row that occurs once replaced by a random row that never occurs (by Good-Turing, these
 are as frequent as new rows in new text); `unseen_factor` is the resulting ratio of scores.
 
-**Rows that would appear free.** A tier of rare rows may never be read by the scoring texts. A score is at least what
-rows that they do not read are expected to cost, see `table_reads`.
+**Rows that would appear free.** The scoring texts may never read a tier of rare rows. A score is at least the expected
+cost of rows that they do not read, see `table_reads`.
 """
 
 from __future__ import annotations

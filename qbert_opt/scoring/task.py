@@ -1,4 +1,4 @@
-"""The interface of metrics: the scoring task that they are given and the estimates that they return."""
+"""The interface of metrics: the scoring task they receive and the estimates they return."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Estimate:
     """Scores of one matrix under its choices.
 
     Attributes:
-        value: scores, float64 `[choices]`.
+        value: scores, at least 0, float64 `[choices]`.
         std_error: their standard errors over samples or slices, float64 `[choices]`.
         samples: number of scored texts; 0 for data-free scores.
         folds: scores on each of a few nearly equal folds of the texts, float64 `[folds, choices]`; empty if there are
@@ -148,7 +148,7 @@ class ScoringTask:
         return sum(len(batch.indices) for batch in self.batches)
 
     def estimate(self, losses: torch.Tensor, sharp: torch.Tensor | None = None) -> Estimate:
-        """Return the mean over the scoring texts, with a standard error that knows how they were drawn.
+        """Return the mean over the scoring texts, with a standard error that accounts for how they were drawn.
 
         Args:
             losses: float64 `[N, choices]`, in order of the samples.
@@ -268,7 +268,7 @@ class ReadsFactors(Protocol):
 
 @runtime_checkable
 class ReadsPages(Protocol):
-    """A metric that only reads weights, in passes over the text whose activations may lie on disk: for paged models."""
+    """A metric that only reads weights, in passes whose activations may be on disk, so it works on paged models."""
 
     PAGEABLE: bool
 

@@ -1,13 +1,13 @@
-"""A table that is also a decoder's output layer: its rounding moves what is looked up and the logits themselves.
+"""A table that is also a decoder's output layer: rounding it changes both the embeddings and the logits.
 
-The logits are W h for the table W and the last states h, so that a rounding error Δ of the table changes what one
-back-propagated factor f sees by
+The logits are W h for the table W and the last states h, so a rounding error Δ of the table changes the sum for one
+back-propagated factor f by
 
     Σ_t g_tᵀ Δ[id_t]  +  Σ_t ĝ_tᵀ Δ h_t,
 
 g_t being the gradient at the looked-up row of token t, and ĝ_t the factor's gradient at the output layer. The loss is
-half the mean of the squares of these sums, so that the two parts are added before they are squared: they are errors of
-the same numbers. The second part reads every row, whichever tokens the texts have. Both are exact to second order of
+half the mean of the squares of these sums, so the two parts are added before squaring: they are errors of the same
+numbers. The second part reads every row, whichever tokens the texts have. Both are exact to second order of
 the KL, as for a matrix (`metrics/directional`). Errors of a few thousand rows are formed at a time.
 """
 
@@ -45,9 +45,9 @@ def heads_reading(profile: ModelProfile, table: TableSpec) -> list[HeadSpec]:
 def tied_factors(
     task: ScoringTask, table: TableSpec, choices: Sequence[Choice], plan: FactorPlan
 ) -> tuple[list[SampleFactors], torch.Tensor]:
-    """Return the factors of a table's lookups, and what its rounding moves in them through the output layers.
+    """Return the factors of a table's lookups, and the contribution of its rounding through the output layers.
 
-    The factors of an output layer are as wide as the vocabulary, so that texts are taken in parts that fit into memory,
+    The factors of an output layer are as wide as the vocabulary, so texts are processed in parts that fit in memory,
     and only the sums are kept.
 
     Args:

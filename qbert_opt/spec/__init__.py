@@ -1,1 +1,1 @@
-"""The nouns: choices, profiles, limits, scores, plans."""
+"""The data types: choices, profiles, limits, scores, plans."""

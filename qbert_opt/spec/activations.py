@@ -1,4 +1,4 @@
-"""How the inputs of matrices are quantized on integer hardware: the choices, and which of them a plan takes.
+"""How the inputs of matrices are quantized on integer hardware: the choices, and which of them a plan uses.
 
 An input that several matrices read (such as that of query, key and value) is quantized once. A choice is bits + range:
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Range = Literal["minmax", "average", "percentile", "mse"]
 RANGES: tuple[Range, ...] = ("minmax", "average", "percentile", "mse")
 ACTIVATION_BITS = (4, 8, 16)
-MAX_SHARE = 0.01  # of the plan's predicted loss: the most that one input may add where more bits are allowed too
+MAX_SHARE = 0.01  # of the plan's predicted loss: the most that one input may add if more bits are allowed
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def selected_activations(
         ranges: `token` or `tensor` for choices of one scheme; None for both.
         scores: a score table; without scored inputs the result is empty.
         device: target hardware, or None.
-        every_width: None takes every scored width on a device too, because its engine multiplies all of them.
+        every_width: None takes every scored width even on a device, because its engine multiplies all of them.
 
     Raises:
         UsageError: an unknown width or scheme, or one that was not scored.
@@ -154,9 +154,9 @@ def input_bits(planned: Iterable[PlannedActivation]) -> dict[str, int]:
 def planned_activations(
     scores: ScoreTable, allowed: Iterable[ActivationChoice], weight_loss: float
 ) -> tuple[PlannedActivation, ...]:
-    """Give each input the choice of least predicted loss; inputs share no budget, so this is optimal.
+    """Give each input the choice with the least predicted loss; inputs share no budget, so this is optimal.
 
-    Where several widths are allowed, an input gets the fewest bits that add at most `MAX_SHARE` of `weight_loss`.
+    If several widths are allowed, an input gets the fewest bits that add at most `MAX_SHARE` of `weight_loss`.
 
     Args:
         scores: a score table with scored inputs.

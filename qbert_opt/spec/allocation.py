@@ -1,4 +1,4 @@
-"""The plan (`allocation.json`): the choice of every matrix, what it costs, and what is proven about it."""
+"""The plan (`allocation.json`): the choice of every matrix, its cost, and what is proven about it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import Field, FiniteFloat
 
 from ..errors import InputFileError
 from ..runtime.files import read_document, write_text
-from ..runtime.frozen import Frozen, is_none
+from ..runtime.frozen import Amount, Count, Frozen, is_none
 from .dropped import DroppedHeads
 from .plan_checks import check_plan
 from .planned import (
@@ -27,19 +27,19 @@ from .planned import (
 )
 from .profiles import ModelProfile
 from .quantities import Measure
-from .score_parts import Provenance
+from .score_parts import LARGEST_SCALE, Provenance
 
 SCHEMA = "qbert-opt/allocation@2"
 FIRST_SCHEMA = "qbert-opt/allocation@1"  # its `predicted_loss` is the sum of scores
 PLAN_SPREAD = 0.2
 """Standard deviation of log(measured / predicted loss) of whole plans beyond the scoring text's own error.
 
-It is what matrices do to each other and what the second order leaves out, which no score of a single matrix contains.
-Chosen on twelve plans of one tagger. With it 125 of 137 plans of seven models lie in their intervals, but only 22 of 31
-where the model is sure of nearly every text: `benchmarks/coverage.py`.
+It covers interactions between matrices and higher-order terms, which scores of single matrices do not contain. Chosen
+on twelve plans of one tagger. With it, 125 of 137 plans of seven models lie in their intervals, but only 22 of 31 where
+the model is confident on nearly every text: `benchmarks/predictions/coverage.py`.
 """
-WITHIN_90 = 1.6449  # standard deviations of a normal distribution on either side that hold 90 % of it
-LARGEST_ERROR = 3.0  # standard error over predicted loss, above which an interval would say nothing
+WITHIN_90 = 1.6449  # standard deviations on either side that contain 90 % of a normal distribution
+LARGEST_ERROR = 3.0  # standard error relative to predicted loss, above which an interval is meaningless
 
 
 class Allocation(Frozen):
@@ -47,13 +47,13 @@ class Allocation(Frozen):
 
     Attributes:
         status: `optimal` only with a proven gap of at most 1e-6; `unproven` for a plan made by a rule.
-        objective: what was minimized: `sum_of_scores`, or a resource (latency and energy: their separable bounds).
+        objective: what was minimized: `sum_of_scores` or a resource (for latency and energy, their separable bound).
         gap: proven relative distance of the objective from the optimum.
         lower_bound: proven lower bound of the objective over all plans within the limits.
         loss_unit: unit of all losses in the plan.
         contains: which quantization errors the losses include.
-        predicted_loss: the predicted loss of the plan. If `folds` is not 0 it is cross-fitted: each part of the
-            scoring text judges the plan that the other parts would have chosen under the same limits. Otherwise it is
+        predicted_loss: the predicted loss of the plan. If `folds` is not 0 it is cross-fitted: each part of the scoring
+            text evaluates the plan that the other parts would have chosen under the same limits. Otherwise it is
             the sum of scores, which is unbiased for a plan made by a rule and optimistic for one chosen by a solver.
             The plan itself was not run.
         predicted_std_error: of `predicted_loss`, over the scoring text.
@@ -63,12 +63,12 @@ class Allocation(Frozen):
         sum_std_error: of `sum_of_scores`, with its terms treated as independent.
         loss_scale: the common factor in every score, see `ScoreTable.scale`.
         activations: how inputs of matrices are quantized; an input that is not listed stays in floating point.
-        cache: how a decoder's cache is kept; None, and not written, for an encoder or without a device.
+        cache: how a decoder's cache is stored; None, and not written, for an encoder or without a device.
         dropped: layers of the model that the plan leaves out; `profile` is of the shorter model. None keeps all.
         dropped_heads: attention heads that the plan leaves out; `profile` is of the smaller model. None, and not
             written, keeps all.
-        functions: which way computes softmax, activation and norm in the predicted costs, `float` for floating point;
-            empty where the device's own rates count.
+        functions: which method computes softmax, activation and norm in the predicted costs, `float` for floating
+            point; empty if the device's own rates apply.
         roundings: what is quantized in the losses: `matrices`, `tables`, `activations`, `cache`.
         encoder_bytes: bytes of the matrices, as packed in the quantized folder.
         total_bytes: bytes of the whole stored model, as packed in the quantized folder.
@@ -77,31 +77,31 @@ class Allocation(Frozen):
         engine: size of the plan in the file of the engine that it was made for; None without an engine.
         average_bits: 8 × `encoder_bytes` / number of encoder weights; scales and offsets are included.
         random_loss: median predicted loss of random plans that fill the same limits.
-        next_mb_gain: by how much one more MB of budget lowers `predicted_loss`; None without a byte budget.
-        next_ms_gain: by how much one more ms of latency lowers `predicted_loss`; None if latency does not bind.
+        next_mb_gain: decrease of `predicted_loss` with one more MB of budget; None without a byte budget.
+        next_ms_gain: decrease of `predicted_loss` with one more ms of latency; None if latency does not bind.
     """
 
     document_schema: str = Field(default=SCHEMA, alias="schema")
     version: str
     status: str
     objective: Measure = "sum_of_scores"
-    gap: float | None
-    lower_bound: float | None
+    gap: Amount | None
+    lower_bound: FiniteFloat | None
     solver: str
     loss_unit: str
     contains: str
     roundings: tuple[str, ...] = ("matrices",)
     metric: str
     method: str
-    predicted_loss: FiniteFloat
-    predicted_std_error: FiniteFloat
-    folds: int = Field(default=0, ge=0)
-    sum_of_scores: FiniteFloat
-    sum_std_error: FiniteFloat
-    loss_scale: FiniteFloat = 1.0
-    encoder_bytes: int
-    total_bytes: int
-    average_bits: FiniteFloat
+    predicted_loss: Amount
+    predicted_std_error: Amount
+    folds: Count = 0
+    sum_of_scores: Amount
+    sum_std_error: Amount
+    loss_scale: float = Field(default=1.0, ge=1 / LARGEST_SCALE, le=LARGEST_SCALE)
+    encoder_bytes: Count
+    total_bytes: Count
+    average_bits: Amount
     profile: ModelProfile
     matrices: tuple[PlannedMatrix, ...]
     tables: tuple[PlannedTable, ...]
@@ -115,9 +115,9 @@ class Allocation(Frozen):
     outlook: EngineOutlook | None = None
     limits: tuple[Limit, ...] = ()
     uniform: tuple[UniformPlan, ...] = ()
-    random_loss: float | None = None
-    next_mb_gain: float | None = None
-    next_ms_gain: float | None = None
+    random_loss: Amount | None = None
+    next_mb_gain: FiniteFloat | None = None
+    next_ms_gain: FiniteFloat | None = None
     provenance: Provenance
 
     @property

@@ -1,7 +1,7 @@
-"""The cache of a decoder: keys and values of every token so far, which each new token attends to.
+"""The cache of a decoder: keys and values of every token so far, to which each new token attends.
 
 Below 16 bits each head of each token has one fp16 scale for its keys and one for its values: symmetric codes without
-offsets, rounded as a token comes.
+offsets, rounded when the token arrives.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ def layer_token_bytes(heads: int, head_size: int, bits: int) -> int:
 def cache_bytes(profile: ModelProfile, tokens: int, bits: int, sequences: int = 1) -> int:
     """Return the bytes of a whole cache: 2 × layers × heads of keys × (head size × bits / 8 + scale) × tokens.
 
-    A layer that sees the last w tokens only keeps as many of each sequence.
+    A layer that sees only the last w tokens keeps that many of each sequence.
 
     Args:
         profile: a decoder.
         tokens: in the cache, over all sequences of a batch.
         bits: of one value.
-        sequences: of the batch, all as long.
+        sequences: number in the batch, all of the same length.
     """
     heads = profile.key_value_heads or profile.heads
     layers = [matrix for matrix in profile.matrices if matrix.kind == "attention_output"]
@@ -54,7 +54,7 @@ def cache_bytes(profile: ModelProfile, tokens: int, bits: int, sequences: int = 
 
 
 def check_decoding(plan: Allocation) -> None:
-    """Check what a plan says of its cache.
+    """Check a plan's statements about its cache.
 
     Args:
         plan: as read from a file.

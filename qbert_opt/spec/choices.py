@@ -194,4 +194,6 @@ def choice(name: str) -> Choice:
             f"Forms: {', '.join(FORMS[1:])}."
         )
     form = parse_forms(parts[3])[0] if len(parts) == 4 else "offset"
-    return Choice(parse_bits(parts[0].removesuffix("bit"))[0], parse_groupings(parts[1])[0], parts[2], form)
+    [width] = parse_bits(parts[0].removesuffix("bit"), f"choice {name!r}: bits")
+    [grouping] = parse_groupings(parts[1], f"choice {name!r}: grouping")
+    return Choice(width, grouping, parts[2], form)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pydantic import Field, FiniteFloat
 
 from ..runtime.frozen import Frozen
+from .score_parts import Loss
 
 
 class DroppedHeads(Frozen):
     """Attention heads of the model that a plan leaves out; the plan is of the model with smaller matrices.
 
-    What a head adds to its layer is replaced by its mean, which is stored in the bias of the attention's output matrix.
+    A head's contribution to its layer is replaced by its mean, stored in the bias of the attention's output matrix.
 
     Attributes:
         heads: by layer, numbers of the heads that it lacks in the whole model, from 0, ascending.
@@ -24,8 +25,8 @@ class DroppedHeads(Frozen):
     heads: tuple[tuple[int, ...], ...]
     num_heads: int = Field(gt=0)
     means: tuple[tuple[FiniteFloat, ...], ...] = Field(min_length=1)
-    predicted_loss: FiniteFloat
-    std_error: FiniteFloat
+    predicted_loss: Loss
+    std_error: Loss
 
     @property
     def count(self) -> int:

@@ -37,11 +37,12 @@ def num_groups(grouping: str, rows: int, columns: int, *, heads: int) -> int:
     return rows * columns // number if axis == "columns" else number
 
 
-def parse_groupings(text: str) -> tuple[str, ...]:
+def parse_groupings(text: str, option: str = "--groupings") -> tuple[str, ...]:
     """Parse groupings such as `rows:128,columns:64`.
 
     Args:
         text: comma-separated groupings: `rows:N`, `rows:heads`, `rows:each` or `columns:N`.
+        option: name of the option, for error messages.
 
     Raises:
         UsageError: a part of the text is not a grouping.
@@ -51,6 +52,6 @@ def parse_groupings(text: str) -> tuple[str, ...]:
         axis, _, size = part.partition(":")
         named, number = size in ("heads", "each") and axis == "rows", whole_number(size)
         if axis not in ("rows", "columns") or not (named or number):
-            raise UsageError(f"`groupings` {text}: {part!r} is not a grouping. Legal: {LEGAL_GROUPINGS}.")
+            raise UsageError(f"{option} {text}: {part!r} is not a grouping. Legal: {LEGAL_GROUPINGS}.")
         groupings.append(part if named else f"{axis}:{number}")
     return tuple(dict.fromkeys(groupings))

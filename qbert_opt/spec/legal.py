@@ -1,4 +1,4 @@
-"""Which choices the shape of an item allows, and which embedding tables are items."""
+"""Which choices an item's shape allows, and which embedding tables are items."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .profiles import MatrixSpec, ModelProfile, TableSpec
 
 
 def masked_choices(item: MatrixSpec | TableSpec, choices: Sequence[Choice], *, heads: int) -> dict[str, str]:
-    """Return why choices do not fit an item, by name; those that fit are not in it.
+    """Return the reasons why choices do not fit an item, by name of the choice.
 
     Args:
         item: a matrix or a table.
@@ -27,7 +27,7 @@ def masked_choices(item: MatrixSpec | TableSpec, choices: Sequence[Choice], *, h
 
 
 def scorable_tables(profile: ModelProfile) -> list[TableSpec]:
-    """Return the tables that are read row by row, and by no output layer of an encoder; the others keep 8 bits.
+    """Return the tables that are read row by row and not shared with an encoder's output layer; others keep 8 bits.
 
     Args:
         profile: of the model.

@@ -1,4 +1,4 @@
-"""Limits that a plan must keep, from the user and from the device, as rows of the program.
+"""Limits that a plan must meet, from the user and from the device, as rows of the program.
 
 A resource that adds up over matrices (bytes, DRAM bytes, BOPs) becomes a capacity. Latency and energy do not add up
 (prefetch, static power); they are checked on the scheduled value and enforced by tightening their separable bound.
@@ -27,18 +27,18 @@ class Limits:
     Attributes:
         encoder_bytes: `--budget`, on the searched matrices.
         total_bytes: `--total-budget`, on the whole stored model.
-        latency_s: on the scheduled latency of one inference; of a decoder, on the time to its first token.
+        latency_s: on the scheduled latency of one inference; for a decoder, on the time to its first token.
         memory_bytes: on peak memory: all weights, a decoder's cache, and the activation arena.
-        dram_bytes: per inference; of a decoder, per token with a full cache.
-        bandwidth_bytes_per_s: DRAM bytes per inference × `inferences_per_s`; of a decoder, tokens count as inferences.
-        energy_j: per inference, static power included; of a decoder, per token.
-        scratchpad_bytes: on weights kept on chip between inferences, which get no more than activations leave free.
+        dram_bytes: per inference; for a decoder, per token with a full cache.
+        bandwidth_bytes_per_s: DRAM bytes per inference × `inferences_per_s`; for a decoder, tokens count as inferences.
+        energy_j: per inference, static power included; for a decoder, per token.
+        scratchpad_bytes: on weights kept on chip between inferences; they get at most what activations leave free.
         bops: bit operations per inference: multiply-accumulates × weight bits × activation bits.
         inferences_per_s: rate of inferences, for bandwidth and average power.
-        tokens_per_s: least tokens per second that a decoder makes for each sequence, with a full cache; 0 is no limit.
+        tokens_per_s: minimum tokens per second of a decoder for each sequence, with a full cache; 0 is no limit.
 
     Raises:
-        UsageError: a limit that is no number, or negative.
+        UsageError: a limit that is not a number, or is negative.
     """
 
     encoder_bytes: int | None = None
@@ -187,7 +187,7 @@ def check_rate(inferences_per_s: float | None) -> None:
         inferences_per_s: the rate; None is no rate.
 
     Raises:
-        UsageError: the rate is not between 0 and a thousand million.
+        UsageError: the rate is not between 0 and a billion.
     """
     if inferences_per_s is not None and not 0 < inferences_per_s < LARGEST_RATE:
         raise UsageError(

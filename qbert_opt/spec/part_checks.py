@@ -1,8 +1,7 @@
-"""What the parts of a plan that was read must satisfy: matrices, tables, quantized inputs, what is left out."""
+"""Checks of the parts of a plan read from a file: matrices, tables, quantized inputs, missing layers and heads."""
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
@@ -24,7 +23,7 @@ def check_parts(plan: Allocation) -> None:
     Raises:
         ValueError: a field differs from what follows from the others; names the part, the field and what is right.
     """
-    _check_dropped(plan)  # first, since shapes follow from what is left out
+    _check_dropped(plan)  # first, since shapes depend on what is left out
     _check_dropped_heads(plan)
     _check_matrices(plan)
     _check_tables(plan)
@@ -35,24 +34,12 @@ def require(where: str, **fields: tuple[object, object]) -> None:
     """Raise ValueError for the first field whose value is not the right one.
 
     Args:
-        where: what the fields are of, with a colon; empty for the plan itself.
+        where: owner of the fields, with a colon; empty for the plan itself.
         **fields: value and right value of each.
     """
     for name, (value, right) in fields.items():
         if value != right:
             raise ValueError(f"{where}{name} is {_shown(value)}; legal here: {_shown(right)}.")
-
-
-def at_least_zero(where: str, **fields: float | None) -> None:
-    """Raise ValueError for the first number that is negative, infinite or NaN.
-
-    Args:
-        where: what the fields are of, with a colon; empty for the plan itself.
-        **fields: value of each; None is none.
-    """
-    for name, value in fields.items():
-        if value is not None and not (value >= 0 and math.isfinite(value)):
-            raise ValueError(f"{where}{name} is {value:g}; legal: 0 or more.")
 
 
 def _shown(value: object) -> str:
@@ -81,7 +68,6 @@ def _check_matrices(plan: Allocation) -> None:
             zero_dtype=(planned.zero_dtype, zero_dtype(planned.form)),
         )
         _check_layout(where, planned, profile.heads_of(matrix))
-        at_least_zero(where, std_error=planned.std_error)
         if planned.residency == "resident" and plan.device is None:
             raise ValueError(f"{where}residency is 'resident', but the plan is for no device; legal here: 'streamed'.")
 
@@ -127,11 +113,8 @@ def _check_tables(plan: Allocation) -> None:
         except UsageError as error:
             raise ValueError(f"{where}{error}") from None
         require(f"{where}{table.choice.name}: ", bytes=(table.bytes, right))
-        at_least_zero(where, std_error=table.std_error, unseen_rows=table.unseen_rows)
         if (table.predicted_loss is None) != (table.std_error is None):
             raise ValueError(f"{where}predicted_loss and std_error: a scored table has both, any other has neither.")
-        if (table.unseen_rows or 0) > 1:
-            raise ValueError(f"{where}unseen_rows is {table.unseen_rows:g}; legal: a share, 0 to 1.")
 
 
 def _check_activations(plan: Allocation) -> None:
@@ -147,7 +130,6 @@ def _check_activations(plan: Allocation) -> None:
                 raise ValueError(f"activations: {name} is named twice; a matrix reads one input.")
             read.add(name)
         where = f"activations: {item.modules[0]}: "
-        at_least_zero(where, std_error=item.std_error)
         is_tensor = item.scheme == "tensor"
         if is_tensor != (item.low is not None and item.high is not None):
             raise ValueError(f"{where}scheme tensor needs low and high, scheme token has neither.")
@@ -167,7 +149,6 @@ def _check_dropped(plan: Allocation) -> None:
     if sorted(set(layers)) != list(layers) or not 0 <= layers[0] <= layers[-1] < dropped.num_layers:
         raise ValueError(f"dropped: layers are {layers}; legal: different numbers from 0, ascending, below num_layers.")
     require("dropped: ", num_layers=(dropped.num_layers, plan.profile.num_blocks + len(layers)))
-    at_least_zero("dropped: ", std_error=dropped.std_error)
 
 
 def _check_dropped_heads(plan: Allocation) -> None:
@@ -198,4 +179,3 @@ def _check_dropped_heads(plan: Allocation) -> None:
             width = matrix.columns if matrix.kind == "attention_output" else matrix.rows
             for mean in dropped.means_of(matrix.block):
                 require(f"{where}{matrix.module}: ", width=(width, len(mean) * dropped.kept[matrix.block]))
-    at_least_zero(where, std_error=dropped.std_error)

@@ -1,4 +1,4 @@
-"""What a plan that was read must satisfy: every figure that follows from its profile, choices or parts is recomputed.
+"""Checks of a plan read from a file: every figure that follows from its profile, choices or parts is recomputed.
 
 What does not follow from the plan alone is trusted: the proof (`gap`, `lower_bound`), costs on a device, the file of an
 engine, and losses unless the scores are given too.
@@ -7,13 +7,12 @@ engine, and losses unless the scores are given too.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from .cache import check_decoding
 from .choices import choice
-from .part_checks import at_least_zero, check_parts, require
+from .part_checks import check_parts, require
 from .quantities import LOSSES
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 STATUSES = ("optimal", "feasible", "time_limit", "unproven")
 PROVEN_GAP = 1e-6
 RESCORED = "quantized in sequence and scored again"
-"""At the end of `contains` where the losses are of other codes than those that the solver chose from."""
+"""Ends `contains` if the losses belong to other codes than those that the solver chose from."""
 DIGITS = 1e-9  # relative: of figures that are sums of those in the file
 
 
@@ -81,11 +80,8 @@ def _check_losses(plan: Allocation) -> None:
     if not plan.folds:
         _is_sum("predicted_loss", plan.predicted_loss, plan.sum_of_scores, size)
         _is_sum("predicted_std_error", plan.predicted_std_error, plan.sum_std_error, error)
-    at_least_zero("", predicted_std_error=plan.predicted_std_error)
     if plan.folds == 1:
         raise ValueError("folds is 1; legal: 0 for a sum of scores, else 2 or more.")
-    if plan.loss_scale <= 0:
-        raise ValueError(f"loss_scale is {plan.loss_scale:g}; legal: more than 0.")
     scored = any(table.predicted_loss is not None for table in plan.tables)
     told = bool(plan.activations) and "activations" in plan.roundings  # inputs that cost nothing need not be told of
     inputs = told or any(a.predicted_loss for a in plan.activations)
@@ -97,15 +93,11 @@ def _check_losses(plan: Allocation) -> None:
 def _check_proof(plan: Allocation) -> None:
     if plan.status not in STATUSES:
         raise ValueError(f"status is {plan.status!r}; legal: {', '.join(STATUSES)}.")
-    at_least_zero("", gap=plan.gap)
-    # where losses are negative, the gap is relative to a smaller number
-    negative = any((part.predicted_loss or 0.0) < 0 for part in _scored_parts(plan))
-    if plan.status == "optimal" and not negative and (plan.gap is None or plan.gap > PROVEN_GAP):
+    if plan.status == "optimal" and (plan.gap is None or plan.gap > PROVEN_GAP):
         gap = "none" if plan.gap is None else f"{plan.gap:g}"
         raise ValueError(f"status is 'optimal' and gap is {gap}; optimal is a gap of at most {PROVEN_GAP:g}.")
     for rival in plan.uniform:
         where = f"uniform: {rival.choice}: "
-        at_least_zero(where, encoder_bytes=rival.encoder_bytes, predicted_std_error=rival.predicted_std_error)
         if plan.engine is None:
             try:
                 same = choice(rival.choice)
@@ -117,7 +109,7 @@ def _check_proof(plan: Allocation) -> None:
 
 
 def _check_limits(plan: Allocation) -> None:
-    """Check what is said to be used of each limit against the figure that it is of, where the plan has that figure."""
+    """Check the stated use of each limit against the figure it limits, if the plan contains that figure."""
     file = plan if plan.engine is None else plan.engine
     figures: dict[str, float] = {"encoder_bytes": file.encoder_bytes, "total_bytes": file.total_bytes}
     if not plan.contains.endswith(RESCORED):
@@ -128,8 +120,8 @@ def _check_limits(plan: Allocation) -> None:
         figures["token_s"] = plan.device.decode.token_s
     for limit in plan.limits:
         where = f"limits: {limit.resource}: "
-        if limit.resource not in LOSSES:  # a loss that is measured may be negative
-            at_least_zero(where, capacity=limit.capacity)
+        if limit.resource not in LOSSES and limit.capacity < 0:  # a limit on a loss only makes a plan impossible
+            raise ValueError(f"{where}capacity is {limit.capacity:g}; legal: 0 or more.")
         right = figures.get(limit.resource)
         if right is not None and not math.isclose(limit.used, right, rel_tol=DIGITS, abs_tol=1e-300):
             raise ValueError(f"{where}used is {limit.used:g}; the plan uses {right:g}.")
@@ -138,16 +130,10 @@ def _check_limits(plan: Allocation) -> None:
 
 
 def _check_costs(plan: Allocation) -> None:
-    """Check that costs which only a simulator can recompute are at least possible."""
-    if plan.device is not None:
-        at_least_zero("device: ", **_numbers(plan.device))
-        for name in ("seq_len", "batch_size"):
-            if getattr(plan.device, name) < 1:
-                raise ValueError(f"device: {name} is {getattr(plan.device, name)}; legal: 1 or more.")
+    """Check that costs which only a simulator can recompute do not contradict each other."""
     check_decoding(plan)
     if plan.engine is not None:
         file = plan.engine
-        at_least_zero("engine: ", **_numbers(file))
         if file.total_bytes < file.encoder_bytes + file.graph_bytes:
             raise ValueError(
                 f"engine: total_bytes is {file.total_bytes}; matrices and graph alone take "
@@ -158,9 +144,3 @@ def _check_costs(plan: Allocation) -> None:
         unknown = [name for name in names if name not in plan.outlook.engines]
         if unknown:
             raise ValueError(f"outlook: {unknown[0]!r} is not in its engines: {', '.join(plan.outlook.engines)}.")
-        at_least_zero("outlook: ", loss_ratio=plan.outlook.loss_ratio)
-
-
-def _numbers(record: Iterable[tuple[str, object]]) -> dict[str, float]:
-    """The fields of a record that are numbers."""
-    return {name: value for name, value in record if isinstance(value, (int, float))}

@@ -1,4 +1,4 @@
-"""Compare a plan with the scores that it is said to come from."""
+"""Compare a plan with the scores it is supposed to come from."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ SAME_SCORE = 1e-3  # relative: two runs of the same scoring on different machine
 
 
 def check_scores(plan: Allocation, scores: ScoreTable) -> None:
-    """Check that scores are for the model of a plan, and its losses against them where they are of the same run.
+    """Check that scores are for a plan's model, and compare its losses with them if they are of the same run.
 
-    A plan whose losses were scored again is not compared: its codes are not those that the scores are for.
+    A plan whose losses were scored again is not compared: the scores are for other codes.
 
     Args:
         plan: the plan.

@@ -1,4 +1,4 @@
-"""The parts of a plan: what each matrix, table and input gets, what the plan costs, and which limits it keeps."""
+"""The parts of a plan: the storage of each matrix, table and input, the plan's cost, and the limits it meets."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from typing import Any, Literal
 
 from pydantic import Field, FiniteFloat, model_validator
 
-from ..runtime.frozen import Frozen, is_none
+from ..runtime.frozen import Amount, Count, Frozen, Share, is_none
 from .choices import Choice, Layout
 from .forms import Form
 from .profiles import Kind
 from .quantities import Measure
+from .score_parts import Loss
 from .tables import TABLE_CHOICE
 
 
@@ -30,7 +31,7 @@ class PlannedMatrix(Frozen):
         num_groups: number of ranges.
         group_size: rows or inputs per range.
         method: name of the quantizer.
-        symmetric: whether zero is in the middle of the levels.
+        symmetric: whether zero is the middle level.
         scale_dtype: type of the scales.
         zero_dtype: type of the offsets or zero points.
         form: what is stored for each range; derived from `symmetric` in plans of older releases.
@@ -56,10 +57,10 @@ class PlannedMatrix(Frozen):
     scale_dtype: Literal["float16"] = "float16"
     zero_dtype: Literal["float16", "integer", "none"] = "float16"
     form: Form = "offset"
-    bytes: int
+    bytes: Count
     residency: Literal["resident", "streamed"] = "streamed"
-    predicted_loss: FiniteFloat
-    std_error: FiniteFloat
+    predicted_loss: Loss
+    std_error: Loss
 
     @model_validator(mode="before")
     @classmethod
@@ -93,10 +94,10 @@ class PlannedTable(Frozen):
     grouping: str = "rows:each"
     method: str = TABLE_CHOICE.method
     form: Form = "offset"
-    bytes: int
-    predicted_loss: FiniteFloat | None = None
-    std_error: FiniteFloat | None = None
-    unseen_rows: float | None = None
+    bytes: Count
+    predicted_loss: Loss | None = None
+    std_error: Loss | None = None
+    unseen_rows: Share | None = None
 
     @property
     def choice(self) -> Choice:
@@ -129,8 +130,8 @@ class PlannedActivation(Frozen):
     range: str | None = None
     low: FiniteFloat | None = None
     high: FiniteFloat | None = None
-    predicted_loss: FiniteFloat
-    std_error: FiniteFloat
+    predicted_loss: Loss
+    std_error: Loss
 
 
 class DroppedLayers(Frozen):
@@ -145,31 +146,31 @@ class DroppedLayers(Frozen):
 
     layers: tuple[int, ...] = Field(min_length=1)
     num_layers: int
-    predicted_loss: FiniteFloat
-    std_error: FiniteFloat
+    predicted_loss: Loss
+    std_error: Loss
 
 
 class PlannedCache(Frozen):
-    """How a decoder's cache keeps keys and values: below 16 bits symmetric, one fp16 scale per head and token.
+    """How a decoder's cache stores keys and values: below 16 bits symmetric, with one fp16 scale per head and token.
 
     Attributes:
         bits: of a key or value.
-        predicted_loss: its score; None where a narrow cache was not scored, and no loss of the plan contains it.
+        predicted_loss: its score; None if a narrow cache was not scored, so that no loss of the plan includes it.
         std_error: standard error of its score.
     """
 
     bits: Literal[16, 8, 4]
-    predicted_loss: FiniteFloat | None = None
-    std_error: FiniteFloat | None = None
+    predicted_loss: Loss | None = None
+    std_error: Loss | None = None
 
     @property
     def is_rounded(self) -> bool:
-        """Whether keys and values have fewer bits than they are computed in."""
+        """Whether keys and values are stored in fewer bits than computed."""
         return self.bits < 16
 
 
 class DecodeCost(Frozen):
-    """What a decoder's answer costs, token by token.
+    """The cost of a decoder's answer, token by token.
 
     Attributes:
         context: tokens per sequence in the cache when it is full, prompt and answer.
@@ -193,31 +194,31 @@ class DeviceCost(Frozen):
         name: of the device.
         seq_len: tokens per sentence.
         batch_size: sentences per inference.
-        latency_s: scheduled latency of one inference; of a decoder, of its prompt: the time to the first token.
+        latency_s: scheduled latency of one inference; for a decoder, of its prompt: the time to the first token.
         latency_bound_s: its separable upper bound, as limited in the program.
         peak_memory_bytes: all weights, a decoder's cache, and the activation arena.
         peak_bound_bytes: its separable upper bound.
-        dram_bytes: DRAM traffic per inference; of a decoder this and what follows is of one token with a full cache.
+        dram_bytes: DRAM traffic per inference; for a decoder, this and the following are per token with a full cache.
         bandwidth_bytes_per_s: DRAM bytes per inference × rate of inferences.
         energy_j: per inference, static power included.
         dynamic_energy_j: per inference, without static power.
         unpack_s: time spent unpacking weights.
         confidence: how far the figures can be trusted, from the device description.
-        decode: what the tokens of a decoder's answer cost; None, and not written, for an encoder.
+        decode: cost of the tokens of a decoder's answer; None, and not written, for an encoder.
     """
 
     name: str
-    seq_len: int
-    batch_size: int
-    latency_s: float
-    latency_bound_s: float
-    peak_memory_bytes: int
-    peak_bound_bytes: int
-    dram_bytes: int
-    bandwidth_bytes_per_s: float
-    energy_j: float
-    dynamic_energy_j: float
-    unpack_s: float
+    seq_len: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    latency_s: Amount
+    latency_bound_s: Amount
+    peak_memory_bytes: Count
+    peak_bound_bytes: Count
+    dram_bytes: Count
+    bandwidth_bytes_per_s: Amount
+    energy_j: Amount
+    dynamic_energy_j: Amount
+    unpack_s: Amount
     confidence: str
     decode: DecodeCost | None = Field(default=None, exclude_if=is_none)
 
@@ -227,24 +228,24 @@ class EngineFile(Frozen):
 
     Attributes:
         name: the engine.
-        encoder_bytes: of the matrices, with codes in the widths that the engine has and ranges as it stores them.
+        encoder_bytes: of the matrices, with codes in widths that the engine supports and ranges as it stores them.
         total_bytes: of the whole file.
         graph_bytes: the part of `total_bytes` that is nodes, names and shapes.
     """
 
     name: str
-    encoder_bytes: int
-    total_bytes: int
-    graph_bytes: int
+    encoder_bytes: Count
+    total_bytes: Count
+    graph_bytes: Count
 
 
 class EngineOutlook(Frozen):
-    """Which engines of the device run a plan that was made for none of them, and what a plan for one would cost.
+    """Which of the device's engines can run a plan made for no engine, and the loss of a plan for one of them.
 
     Attributes:
         engines: engines that the device lists.
-        runs: those of them that run the plan unchanged.
-        custom: formats of the plan that none of them supports: bits, axis and form.
+        runs: engines that run the plan unchanged.
+        custom: formats of the plan that no engine supports: bits, axis and form.
         instead: the engine whose plan under the same limits has the least predicted loss; None if there is none, or
             none was sought.
         loss_ratio: sum of scores of that plan / sum of scores of this plan.
@@ -255,7 +256,7 @@ class EngineOutlook(Frozen):
     runs: tuple[str, ...]
     custom: tuple[str, ...]
     instead: str | None = None
-    loss_ratio: FiniteFloat | None = None
+    loss_ratio: Amount | None = None
     reason: str = ""
 
 
@@ -271,13 +272,13 @@ class UniformPlan(Frozen):
     """
 
     choice: str
-    encoder_bytes: int
-    predicted_loss: float
-    predicted_std_error: FiniteFloat | None = None
+    encoder_bytes: Count
+    predicted_loss: Amount
+    predicted_std_error: Amount | None = None
 
 
 class Limit(Frozen):
-    """A limit that the plan keeps.
+    """A limit that the plan meets.
 
     Attributes:
         resource: the limited quantity.
@@ -288,7 +289,7 @@ class Limit(Frozen):
     """
 
     resource: Measure
-    capacity: float
-    used: float
+    capacity: FiniteFloat
+    used: FiniteFloat
     source: str
     binds: bool

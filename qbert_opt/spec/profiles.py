@@ -1,4 +1,4 @@
-"""The shapes and roles of a model's weights, without the weights: all that planning needs to know of a model.
+"""The shapes and roles of a model's weights, without the weights: everything that planning needs to know about a model.
 
 A `ModelProfile` is stored in the score file, so that solving and simulating need no model.
 """
@@ -13,6 +13,10 @@ from ..runtime.frozen import Frozen, is_empty
 
 TABLE_BITS = 8  # embedding tables that were not scored: 8-bit codes, fp16 scale and offset per row
 OTHER_BYTES = 2  # biases, LayerNorm and head in fp16
+MOST_LAYERS = 10_000  # a graph of costs has nodes for each
+Size = Annotated[int, Field(gt=0, lt=2**31)]  # products of two are 64-bit integers
+Number = Annotated[int, Field(ge=0, lt=2**31)]
+Elements = Annotated[int, Field(ge=0, lt=2**50)]
 
 Kind = Literal[
     "query", "key", "value", "query_key_value", "position", "attention_output", "intermediate", "output", "linear"
@@ -31,16 +35,16 @@ class MatrixSpec(Frozen):
         columns: inputs.
         uses: how often one inference multiplies it with the tokens: 12 if 12 layers share it.
         fixed_positions: number of vectors besides tokens that it is multiplied with, such as relative positions.
-        transposed: whether the model stores it as `[columns, rows]`, as GPT-2 does; here rows are outputs all the same.
+        transposed: whether the model stores it as `[columns, rows]`, as GPT-2 does; here rows are always outputs.
     """
 
     module: str
     kind: Kind
-    block: int = Field(ge=0)
-    rows: int = Field(gt=0)
-    columns: int = Field(gt=0)
-    uses: int = Field(default=1, ge=0)
-    fixed_positions: int = Field(default=0, ge=0)
+    block: Number
+    rows: Size
+    columns: Size
+    uses: Number = 1
+    fixed_positions: Number = 0
     transposed: bool = False
 
     @property
@@ -56,14 +60,14 @@ class TableSpec(Frozen):
         module: its name in the model.
         rows: entries.
         columns: values of an entry.
-        reads_per_token: how often a token reads it; every tier is read, also where the row is another tier's.
+        reads_per_token: how often a token reads it; every tier is read, even if the row belongs to another tier.
         tier_of: the table that this is a tier of; empty for a whole table.
     """
 
     module: str
-    rows: int = Field(gt=0)
-    columns: int = Field(gt=0)
-    reads_per_token: float = Field(ge=0)
+    rows: Size
+    columns: Size
+    reads_per_token: float = Field(ge=0, lt=2**31)
     tier_of: str = ""
 
     @property
@@ -85,8 +89,8 @@ class HeadSpec(Frozen):
     """
 
     module: str
-    rows: int = Field(gt=0)
-    columns: int = Field(gt=0)
+    rows: Size
+    columns: Size
     per_token: bool = False
     before_blocks: bool = False
     tied_to: str = ""
@@ -111,8 +115,8 @@ class ModelProfile(Frozen):
         tables: embedding tables.
         head: linear layers outside the encoder.
         other_elements: number of elements in all other tensors, including the head's own weights.
-        unread_elements: those of `other_elements` that no answer reads, such as the pooler of sentence embeddings: they
-            are stored with the quantized model, and left out of engines' files.
+        unread_elements: those of `other_elements` that no output depends on, such as the pooler of sentence embeddings:
+            they are stored with the quantized model but omitted from engines' files.
         position_limit: longest text, in tokens, that the model has positions for; None without a limit, and in files of
             earlier releases.
         context_limit: most tokens that a decoder's cache can hold, where its windows make that more than
@@ -123,24 +127,24 @@ class ModelProfile(Frozen):
     name: str
     architecture: str
     sha256: str
-    num_blocks: int = Field(gt=0)
-    hidden: int = Field(gt=0)
-    heads: int = Field(gt=0)
-    key_value_heads: int | None = Field(default=None, gt=0)
-    block_heads: tuple[Annotated[int, Field(gt=0)], ...] = Field(default=(), exclude_if=is_empty)
+    num_blocks: int = Field(gt=0, le=MOST_LAYERS)
+    hidden: Size
+    heads: Size
+    key_value_heads: Size | None = None
+    block_heads: tuple[Size, ...] = Field(default=(), exclude_if=is_empty)
     causal: bool = False
     matrices: tuple[MatrixSpec, ...]
     tables: tuple[TableSpec, ...]
     head: tuple[HeadSpec, ...] = ()
-    other_elements: int = Field(ge=0)
-    unread_elements: int = Field(default=0, ge=0)
-    position_limit: int | None = Field(default=None, gt=0)
-    context_limit: int | None = Field(default=None, gt=0)
-    windows: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    other_elements: Elements
+    unread_elements: Elements = 0
+    position_limit: Size | None = None
+    context_limit: Size | None = None
+    windows: tuple[Number, ...] = ()
 
     @property
     def part(self) -> str:
-        """What holds the searched matrices: `encoder` or `decoder`."""
+        """Where the searched matrices are: `encoder` or `decoder`."""
         return "decoder" if self.causal else "encoder"
 
     @model_validator(mode="after")
@@ -154,6 +158,20 @@ class ModelProfile(Frozen):
             )
         if max(self.block_heads, default=0) > self.heads:
             raise ValueError(f"block_heads: a layer has {max(self.block_heads)} of {self.heads} heads")
+        return self
+
+    @model_validator(mode="after")
+    def _check_matrices(self) -> ModelProfile:
+        if outside := [matrix for matrix in self.matrices if matrix.block >= self.num_blocks]:
+            first = outside[0]
+            raise ValueError(
+                f"matrices: {first.module}: block is {first.block}; num_blocks is {self.num_blocks}, counted from 0"
+            )
+        for part, specs in (("matrices", self.matrices), ("tables", self.tables)):
+            names = [spec.module for spec in specs]
+            if len(set(names)) < len(names):
+                twice = next(name for number, name in enumerate(names) if name in names[:number])
+                raise ValueError(f"{part}: {twice} is named twice")
         return self
 
     @model_validator(mode="after")
@@ -188,12 +206,12 @@ class ModelProfile(Frozen):
 
     @property
     def oddity(self) -> str:
-        """What few engines' files hold, for messages."""
+        """A feature that few engines' files support, for messages."""
         return "a decoder" if self.causal else "a model of which some attention heads are left out"
 
     @property
     def engine_needs(self) -> dict[str, bool]:
-        """What `EngineRules.takes` must know of the model."""
+        """What `EngineRules.takes` needs to know about the model."""
         return {"decoder": self.causal, "fewer_heads": bool(self.block_heads)}
 
     def heads_of(self, item: MatrixSpec | TableSpec) -> int:
@@ -239,7 +257,7 @@ class ModelProfile(Frozen):
         return self.context_limit or self.max_tokens
 
     def seen(self, block: int, tokens: int) -> int:
-        """Return how many of some tokens a layer's last one sees, which are those that its cache keeps.
+        """Return how many tokens the last one sees in a layer, which is how many the layer's cache keeps.
 
         Args:
             block: the stored layer.
@@ -265,7 +283,7 @@ class ModelProfile(Frozen):
 
     @property
     def read_bytes(self) -> int:
-        """Those of `other_bytes` that some answer reads, which is what engines' files hold."""
+        """Part of `other_bytes` that outputs depend on, which is what engines' files contain."""
         return OTHER_BYTES * (self.other_elements - self.unread_elements)
 
     @property

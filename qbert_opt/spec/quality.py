@@ -1,4 +1,4 @@
-"""What a plan may cost in answers: limits on flips and on accuracy, each to be proven on held-out text."""
+"""Limits on changed answers and lost accuracy, each to be proven on held-out text."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class QualityLimits:
     Attributes:
         accuracy_drop: largest loss of accuracy relative to the float model.
         flips: largest share of texts whose answer differs from the float model's.
-        confidence: one-sided, with which each limit is proven on held-out text in one attempt.
-        attempts: how many there may be.
+        confidence: one-sided confidence with which each limit is proven on held-out text in one attempt.
+        attempts: maximum number of attempts.
     """
 
     accuracy_drop: float | None = None

@@ -1,4 +1,4 @@
-"""Quantities that a plan can be limited by or made least in: their value in a report, and how they are printed."""
+"""Quantities that can be limited or minimized: their value in a report, and how they are printed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Measure = Literal[
 ]
 """Quantities that can be limited or minimized."""
 PER_TOKEN = ("token_s", "dram_bytes", "bandwidth_bytes_per_s", "energy_j", "bops")
-"""Those that are of one token where the model is a decoder; the others are of its prompt, or of both phases."""
+"""Quantities that for a decoder refer to one token; the others refer to its prompt, or to both phases."""
 TOKEN: Final = "token_s"  # people read its limit as tokens per second
 LOSSES = ("sum_of_scores", "predicted_loss")
 """Those of them that have the scores' unit."""
@@ -80,7 +80,7 @@ def shown(measure: str, value: float) -> str:
 
 
 def above(loss: float, digits: int = 4) -> str:
-    """Format a loss to a few digits, rounded up: a limit of the printed number is kept by a plan of this loss.
+    """Format a loss to a few digits, rounded up, so that a plan of this loss meets a limit of the printed value.
 
     Args:
         loss: in the scores' unit.

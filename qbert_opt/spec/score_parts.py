@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from collections import Counter
+from collections.abc import Sequence
+from typing import Annotated, Literal, Protocol
 
-import numpy as np
 from pydantic import Field, FiniteFloat, model_validator
 
-from ..runtime.frozen import Frozen, is_empty
+from ..runtime.frozen import Amount, Count, Frozen, Share, is_empty
 from .activations import ACTIVATION_BITS, activation_grid
 
-Rows = tuple[tuple[float | None, ...], ...]  # [items, choices], None where masked
+LARGEST_SCORE = 1e100  # sums and squares of larger ones would overflow
+LARGEST_SCALE = 1e6  # likewise of errors of the scale times scores
+Loss = Annotated[float, Field(ge=0, le=LARGEST_SCORE)]
+Rows = tuple[tuple[Loss | None, ...], ...]  # [items, choices], None where masked
 Folds = tuple[Rows, ...]
-LARGEST_SCORE = 1e100
 INPUT_CHOICES = {
     item.name: item.range for item in activation_grid(ACTIVATION_BITS)
 }  # choices of inputs, with their ranges
@@ -25,8 +28,8 @@ class Provenance(Frozen):
         data: name of the data set.
         data_sha256: its hash.
         num_scored: number of scoring samples, disjoint from the calibration set.
-        num_pool: number of texts from which those that score were drawn, the uncertain ones more often; 0: all of them
-            score. Length, confidence and accuracy are then of the pool.
+        num_pool: number of texts from which the scoring samples were drawn, uncertain ones more often; length,
+            confidence and accuracy then refer to this pool. 0: no pool.
         num_calibration: number of samples in the calibration set, which fits the quantizer.
         mean_tokens: mean length of the scoring samples, in tokens.
         mean_confidence: mean probability of the most likely class; scores are too low on text where the model is
@@ -46,17 +49,17 @@ class Provenance(Frozen):
 
     data: str
     data_sha256: str
-    num_scored: int
-    num_pool: int = Field(default=0, ge=0)
-    num_calibration: int
-    mean_tokens: float
-    mean_confidence: float | None
-    scored_accuracy: float | None
+    num_scored: Count
+    num_pool: Count = 0
+    num_calibration: Count
+    mean_tokens: Amount
+    mean_confidence: Share | None
+    scored_accuracy: Share | None
     max_tokens: int | None = Field(default=None, gt=0)
-    num_cut: int | None = Field(default=None, ge=0)
-    num_lost: int | None = Field(default=None, ge=0)
+    num_cut: Count | None = None
+    num_lost: Count | None = None
     back_propagations: float | None = Field(default=None, gt=0)
-    seed: int
+    seed: int = Field(ge=0, lt=2**63)
     commit: str
     version: str
     date: str
@@ -71,9 +74,9 @@ class BlockSensitivity(Frozen):
         eigenvalues: top eigenvalue λ of the layer's Hessian on each slice.
     """
 
-    block: int
-    omega: float
-    eigenvalues: tuple[float, ...]
+    block: Count
+    omega: Amount
+    eigenvalues: tuple[FiniteFloat, ...]
 
 
 class CommonScale(Frozen):
@@ -84,8 +87,8 @@ class CommonScale(Frozen):
         std_error: of the factor, over the scoring text. All scores share this error; theirs do not include it.
     """
 
-    value: FiniteFloat = Field(gt=0)
-    std_error: FiniteFloat = Field(ge=0)
+    value: float = Field(ge=1 / LARGEST_SCALE, le=LARGEST_SCALE)
+    std_error: float = Field(ge=0, le=LARGEST_SCALE)
 
 
 class TableScores(Frozen):
@@ -99,7 +102,7 @@ class TableScores(Frozen):
         weight_error: squared Frobenius norm of the quantization error; only in files of earlier releases.
         fold_value: as `ScoreTable.fold_value`.
         masks: why a choice is not allowed for a table, by module then choice name.
-        unseen_rows: share of each table's rows that the scoring text never reads.
+        unseen_rows: share of each table's rows that the scoring text never uses.
         unseen_reads: probability that the next read is of such a row, by Good-Turing: rows read once / all reads.
         unseen_factor: ratio of scores when rows read once are replaced by rows never read; about 1 if unseen words
             have the same quantization error as seen ones.
@@ -108,21 +111,22 @@ class TableScores(Frozen):
 
     modules: tuple[str, ...]
     choices: tuple[str, ...]
-    value: tuple[tuple[float | None, ...], ...]
-    std_error: tuple[tuple[float | None, ...], ...]
-    weight_error: tuple[tuple[float | None, ...], ...] = Field(default=(), exclude_if=is_empty)
+    value: Rows
+    std_error: Rows
+    weight_error: Rows = Field(default=(), exclude_if=is_empty)
     fold_value: Folds = ()
     masks: dict[str, dict[str, str]] = Field(default_factory=dict)
-    unseen_rows: tuple[float, ...]
-    unseen_reads: tuple[float, ...]
-    unseen_factor: tuple[float, ...] = ()
+    unseen_rows: tuple[Share, ...]
+    unseen_reads: tuple[Share, ...]
+    unseen_factor: tuple[Amount, ...] = ()
     contains: str
 
     @model_validator(mode="after")
     def _shapes(self) -> TableScores:
-        check_arrays(self, len(self.modules), len(self.choices))
-        if not len(self.modules) == len(self.unseen_rows) == len(self.unseen_reads):
-            raise ValueError("tables: modules, unseen_rows and unseen_reads differ in length")
+        check_arrays(self, self.modules)
+        lengths = {len(self.modules), len(self.unseen_rows), len(self.unseen_reads)}
+        if len(lengths | ({len(self.unseen_factor)} if self.unseen_factor else set())) > 1:
+            raise ValueError("modules, unseen_rows, unseen_reads and unseen_factor differ in length")
         return self
 
     def multiplied(self, factor: float) -> TableScores:
@@ -150,10 +154,10 @@ class MatrixCurvature(Frozen):
 
     module: str
     quantity: str
-    value: float
-    std_error: float
-    eigenvalues: tuple[float, ...] = ()
-    products: int = 0
+    value: FiniteFloat
+    std_error: Amount
+    eigenvalues: tuple[FiniteFloat, ...] = ()
+    products: Count = 0
 
 
 class CacheScores(Frozen):
@@ -167,14 +171,14 @@ class CacheScores(Frozen):
     """
 
     bits: tuple[Literal[8, 4], ...]
-    value: tuple[FiniteFloat, ...]
-    std_error: tuple[FiniteFloat, ...]
+    value: tuple[Loss, ...]
+    std_error: tuple[Loss, ...]
     contains: str
 
     @model_validator(mode="after")
     def _shapes(self) -> CacheScores:
         if not len(set(self.bits)) == len(self.bits) == len(self.value) == len(self.std_error):
-            raise ValueError("cache: bits, value and std_error differ in length, or a width is named twice")
+            raise ValueError("bits, value and std_error differ in length, or a width is named twice")
         return self
 
     def multiplied(self, factor: float) -> CacheScores:
@@ -201,8 +205,8 @@ class ActivationScores(Frozen):
 
     inputs: tuple[tuple[str, ...], ...]
     choices: tuple[str, ...]
-    value: tuple[tuple[FiniteFloat, ...], ...]
-    std_error: tuple[tuple[FiniteFloat, ...], ...]
+    value: tuple[tuple[Loss, ...], ...]
+    std_error: tuple[tuple[Loss, ...], ...]
     ranges: tuple[tuple[tuple[FiniteFloat, FiniteFloat] | None, ...], ...]
     contains: str
 
@@ -211,22 +215,21 @@ class ActivationScores(Frozen):
         for name in ("value", "std_error", "ranges"):
             rows = getattr(self, name)
             if len(rows) != len(self.inputs) or any(len(row) != len(self.choices) for row in rows):
-                raise ValueError(f"activations: {name} is not [{len(self.inputs)} inputs, {len(self.choices)} choices]")
+                raise ValueError(f"{name} is not [{len(self.inputs)} inputs, {len(self.choices)} choices]")
+        once("choices", self.choices)
         for name in self.choices:
             if name not in INPUT_CHOICES:
-                raise ValueError(f"activations: choice {name!r}; legal: {', '.join(INPUT_CHOICES)}")
+                raise ValueError(f"choice {name!r}; legal: {', '.join(INPUT_CHOICES)}")
         for modules, ranges in zip(self.inputs, self.ranges, strict=True):
             for name, ends in zip(self.choices, ranges, strict=True):
                 if (ends is None) != (INPUT_CHOICES[name] is None):
                     raise ValueError(
-                        f"activations: {modules[0] if modules else 'an input'}: {name} "
+                        f"{modules[0] if modules else 'an input'}: {name} "
                         f"{'has no range' if ends is None else 'has a range, and each token has its own'}"
                     )
             for low, high in filter(None, ranges):
                 if not low <= 0 <= high:
-                    raise ValueError(
-                        f"activations: {modules[0]}: low {low:g}, high {high:g}: a range must include zero"
-                    )
+                    raise ValueError(f"{modules[0]}: low {low:g}, high {high:g}: a range must include zero")
         return self
 
     def multiplied(self, factor: float) -> ActivationScores:
@@ -254,35 +257,55 @@ def _multiplied(rows: Rows, factor: float) -> Rows:
 
 
 class _ScoreArrays(Protocol):
+    choices: tuple[str, ...]
     value: Rows
     std_error: Rows
     weight_error: Rows
     fold_value: Folds
+    masks: dict[str, dict[str, str]]
 
 
-def check_arrays(scores: _ScoreArrays, num_items: int, num_choices: int) -> None:
-    """Check the shapes of score arrays, and that they are finite.
+def check_arrays(scores: _ScoreArrays, modules: Sequence[str]) -> None:
+    """Check the shapes of score arrays, and what is masked.
 
     Args:
         scores: a `ScoreTable` or its `TableScores`.
-        num_items: rows that each array must have.
-        num_choices: columns that each array must have.
+        modules: the matrices or tables; row order of the arrays.
 
     Raises:
-        ValueError: an array has another shape, holds NaN, infinity or values beyond `LARGEST_SCORE`, or is
-            not masked where `value` is.
+        ValueError: a choice or module is named twice, an array has another shape or is not masked where `value` is, or
+            a mask is of what is not there or has a score.
     """
+    once("choices", scores.choices)
+    once("modules", modules)
+    shape = len(modules), len(scores.choices)
     named = [(name, getattr(scores, name)) for name in ("value", "std_error")]
     if scores.weight_error or not isinstance(scores, TableScores):
         named.append(("weight_error", scores.weight_error))
     for name, rows in named + [("fold_value", rows) for rows in scores.fold_value]:
-        if len(rows) != num_items or any(len(row) != num_choices for row in rows):
-            raise ValueError(f"{name} is not [{num_items} items, {num_choices} choices]")
-        if not np.isfinite([v for row in rows for v in row if v is not None]).all():
-            raise ValueError(f"{name} holds NaN or infinite values")
-        if max((abs(v) for row in rows for v in row if v is not None), default=0.0) > LARGEST_SCORE:
-            raise ValueError(f"{name} holds values beyond ±{LARGEST_SCORE:g}, whose sums or squares would overflow")
+        if len(rows) != shape[0] or any(len(row) != shape[1] for row in rows):
+            raise ValueError(f"{name} is not [{shape[0]} items, {shape[1]} choices]")
     masked = [[value is None for value in row] for row in scores.value]
     for name, rows in [("std_error", scores.std_error)] + [("fold_value", rows) for rows in scores.fold_value]:
         if [[value is None for value in row] for row in rows] != masked:
             raise ValueError(f"{name} is not null exactly where value is")
+    for module, reasons in scores.masks.items():
+        for name in reasons:
+            if module not in modules or name not in scores.choices:
+                raise ValueError(f"masks: {module}: {name} is not among the matrices or tables and their choices")
+            if scores.value[modules.index(module)][scores.choices.index(name)] is not None:
+                raise ValueError(f"masks: {module}: {name} has a score; a choice that is not allowed has null")
+
+
+def once(what: str, names: Sequence[str]) -> None:
+    """Check that no name occurs twice.
+
+    Args:
+        what: the field.
+        names: its names.
+
+    Raises:
+        ValueError: gives the first that does.
+    """
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"{what}: {twice[0]} is named twice")

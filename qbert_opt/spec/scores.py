@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import Field, model_validator
 
 from ..errors import InputFileError
 from ..runtime.files import read_document, write_text
-from ..runtime.frozen import Frozen, is_none
+from ..runtime.frozen import Amount, Count, Frozen, is_none
 from .cache import CACHE_BITS
 from .choices import Choice, choice
 from .profiles import MatrixSpec, ModelProfile, TableSpec
@@ -25,6 +26,7 @@ from .score_parts import (
     Rows,
     TableScores,
     check_arrays,
+    once,
 )
 
 SCHEMA = "qbert-opt/scores@1"
@@ -66,14 +68,14 @@ class ScoreTable(Frozen):
     contains: str
     profile: ModelProfile
     choices: tuple[str, ...]
-    value: tuple[tuple[float | None, ...], ...]
-    std_error: tuple[tuple[float | None, ...], ...]
-    weight_error: tuple[tuple[float | None, ...], ...]
+    value: Rows
+    std_error: Rows
+    weight_error: Rows
     fold_value: Folds = ()
     masks: dict[str, dict[str, str]] = Field(default_factory=dict)
     scale: CommonScale | None = None
-    samples: tuple[int, ...] = ()
-    effective_samples: FiniteFloat | None = None
+    samples: tuple[Count, ...] = ()
+    effective_samples: Amount | None = None
     block_sensitivity: tuple[BlockSensitivity, ...] = ()
     tables: TableScores | None = None
     curvature: tuple[MatrixCurvature, ...] = ()
@@ -84,20 +86,21 @@ class ScoreTable(Frozen):
 
     @model_validator(mode="after")
     def _shapes(self) -> ScoreTable:
-        check_arrays(self, len(self.profile.matrices), len(self.choices))
-        known = {table.module for table in self.profile.tables}
-        unknown = [] if self.tables is None else [name for name in self.tables.modules if name not in known]
-        if unknown:
-            raise ValueError(f"tables: {unknown[0]} is not a table of the profile")
+        matrices = [matrix.module for matrix in self.profile.matrices]
+        check_arrays(self, matrices)
+        _known("tables", self.tables.modules if self.tables else (), [t.module for t in self.profile.tables], "table")
         read = [name for modules in (self.activations.inputs if self.activations else ()) for name in modules]
-        matrices = {matrix.module for matrix in self.profile.matrices}
-        if stray := [name for name in read if name not in matrices]:
-            raise ValueError(f"activations: {stray[0]} is not a matrix of the profile")
+        _known("activations", read, matrices, "matrix")
         if len(set(read)) < len(read):
             twice = next(name for number, name in enumerate(read) if name in read[:number])
             raise ValueError(f"activations: {twice} is named twice; a matrix reads one input")
-        if self.samples and len(self.samples) != len(self.profile.matrices):
-            raise ValueError(f"samples: {len(self.samples)} entries for {len(self.profile.matrices)} matrices")
+        _known("curvature", [item.module for item in self.curvature], matrices, "matrix")
+        layers = [item.block for item in self.block_sensitivity]
+        once("block_sensitivity", [f"block {layer}" for layer in layers])
+        if (last := max(layers, default=0)) >= self.profile.num_blocks:
+            raise ValueError(f"block_sensitivity: block is {last}; the profile has {self.profile.num_blocks}, from 0")
+        if self.samples and len(self.samples) != len(matrices):
+            raise ValueError(f"samples: {len(self.samples)} entries for {len(matrices)} matrices")
         return self
 
     def __str__(self) -> str:
@@ -181,6 +184,11 @@ class ScoreTable(Frozen):
             places = [columns.index(c) for c in self.tables.choices]
             joined[len(self.profile.matrices) :, places] = np.array(tables, dtype=np.float64)
         return joined
+
+
+def _known(part: str, names: Sequence[str], known: Sequence[str], what: str) -> None:
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"{part}: {unknown[0]} is not a {what} of the profile")
 
 
 def write_scores(table: ScoreTable, path: str | Path) -> None:

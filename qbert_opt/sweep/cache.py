@@ -22,7 +22,7 @@ from pydantic import Field
 
 from ..errors import BusyError
 from ..runtime.files import disk_error, read_document
-from ..runtime.frozen import Frozen
+from ..runtime.frozen import Amount, Frozen
 from ..runtime.locks import sole_writer
 from .task import Task
 
@@ -38,7 +38,7 @@ class Record(Frozen):
 
     Attributes:
         task: what was made, from what.
-        status: `infeasible` is a result too: no plan keeps the limits.
+        status: `infeasible` is a result too: no plan meets the limits.
         reason: why it is infeasible.
         notes: warnings.
         cpu_s: processor time, that of child processes included.
@@ -51,9 +51,9 @@ class Record(Frozen):
     status: Literal["made", "infeasible"] = "made"
     reason: str = ""
     notes: tuple[str, ...] = ()
-    cpu_s: float = 0.0
-    wall_s: float = 0.0
-    lost_s: float = 0.0
+    cpu_s: Amount = 0.0
+    wall_s: Amount = 0.0
+    lost_s: Amount = 0.0
 
 
 @dataclass(frozen=True, slots=True)

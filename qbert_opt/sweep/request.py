@@ -51,6 +51,8 @@ class Texts(_Part):
 
 Names = Annotated[str, BeforeValidator(_joined)]
 AsTexts = Annotated[Texts, _in_field("path")]
+LARGEST_BATCH = 1_000_000
+Seed = Annotated[int, Field(ge=0, lt=2**63)]  # of torch
 ManyTexts = Annotated[tuple[AsTexts, ...], BeforeValidator(_listed), Field(min_length=1)]
 
 
@@ -125,9 +127,9 @@ class Recovery(_Part):
     """
 
     data: ManyTexts
-    minutes: float | None = Field(default=None, gt=0)
+    minutes: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     recipe: str | None = None
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Sweep(_Part):
@@ -176,12 +178,12 @@ class Sweep(_Part):
     activation_bits: Names = "none"
     calibration_samples: int = Field(default=256, ge=1)
     scoring_samples: int = Field(default=256, ge=2)
-    max_tokens: int | None = Field(default=None, ge=1)
+    max_tokens: int | None = Field(default=None, ge=4)
     seq_len: int | None = Field(default=None, ge=1)
-    batch_size: int = Field(default=1, ge=1)
+    batch_size: int = Field(default=1, ge=1, le=LARGEST_BATCH)
     context: int | None = Field(default=None, ge=1)
     cache_bits: Literal[16, 8, 4] | None = None
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
 
 
 def needed_limits(budget: Budget) -> dict[str, float]:

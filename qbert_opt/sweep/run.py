@@ -123,7 +123,7 @@ def _going_on(cache: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as stop:
-        stop.add_note(f"finished steps are kept in {cache}: the same command goes on from there")
+        stop.add_note(f"finished steps are kept in {cache}: the same command resumes from there")
         raise
 
 

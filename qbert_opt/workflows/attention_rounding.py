@@ -17,7 +17,7 @@ from ..quantization.activation_quant import round_activations
 from ..spec.allocation import Allocation
 
 HEADROOM = 1.1  # largest values on other texts, relative to the largest of these
-MAX_GROWTH, MAX_ADDED = 1.1, 1e-3  # of the loss that rounded inputs have already; in its unit
+MAX_GROWTH, MAX_ADDED = 1.1, 1e-3  # of the loss that rounded inputs already have; in its unit
 SMALLEST_END = 1e-9
 
 
@@ -91,8 +91,8 @@ def scores_may_be_rounded(kind: str, checks: Sequence[Check], inputs: Sequence[C
     """Return whether rounding queries and keys costs next to nothing beside rounding inputs.
 
     Args:
-        kind: what the model answers with.
-        checks: questions with the answers of the quantized model in float32.
+        kind: kind of the model's outputs.
+        checks: texts with the outputs of the quantized model in float32.
         inputs: the same with rounded inputs.
         scores: the same with rounded queries and keys as well.
     """

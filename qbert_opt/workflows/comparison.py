@@ -1,4 +1,4 @@
-"""A plan, the uniform 8-bit plan and the float model side by side: written, run in the engine, and put into numbers."""
+"""A plan, the uniform 8-bit plan and the float model side by side: written, run in the engine, and measured."""
 
 from __future__ import annotations
 
@@ -59,15 +59,15 @@ def compared(
         texts: the data set that was scored.
         split: its parts.
         request: what plans are solved from.
-        activations: how the engine rounds inputs; None takes the best way that has a plan.
-        quality: limits on answers; none solves for least predicted loss under the other limits.
+        activations: how the engine rounds inputs; None takes the best setting that has a plan.
+        quality: limits on answers; without any, the predicted loss is minimized under the other limits.
         folder: where everything is written.
-        original: the float model in the engine's files; None without an engine.
+        original: the float model in the engine's format; None without an engine.
         reused: the scores are of an interrupted run.
         progress: called with the current step.
 
     Raises:
-        InfeasibleError: no plan keeps every limit, or is proven to.
+        InfeasibleError: no plan meets every limit, or is proven to.
     """
     relation = noise = None
     if KINDS[loaded.head.kind].loss.softmax and request.scores.loss_unit == loaded.head.loss_unit:
@@ -141,7 +141,7 @@ def compared(
 
 
 def _files(folder: OutputFolder, shipped: Shipped, rival: Shipped | None) -> tuple[str, ...]:
-    """Name what the finished folder holds."""
+    """Describe the contents of the finished folder."""
     names = [SCORES, PLAN, OUTCOME, shipped.quantized.name]
     names += [] if shipped.exported is None else [shipped.exported.engine]
     names += [] if rival is None else [UNIFORM]
@@ -149,7 +149,7 @@ def _files(folder: OutputFolder, shipped: Shipped, rival: Shipped | None) -> tup
 
 
 def _kept(folder: OutputFolder, shipped: Shipped, rival: Shipped | None) -> Shipped:
-    """Move what is kept out of the folder of tried plans; the uniform plan only where it is advised."""
+    """Move what is kept out of the folder of tried plans; the uniform plan only if it is recommended."""
     if rival is not None:
         (folder.path / UNIFORM).mkdir(exist_ok=True)
         rival.moved(folder.path / UNIFORM)
@@ -159,7 +159,7 @@ def _kept(folder: OutputFolder, shipped: Shipped, rival: Shipped | None) -> Ship
 def _refusal(
     plan: Allocation, loaded: LoadedModel, texts: LabeledTexts, split: TextSplit, quality: QualityLimits
 ) -> str | None:
-    """Say why a plan with rounded inputs is not likely to be proven, by the texts that made it; None if it is."""
+    """Return why a plan with rounded inputs is unlikely to be proven, by its own texts; None if it is likely."""
     if not quality:
         return None
     rounded = apply_plan(loaded, plan, writing_quantizer(loaded, plan, texts))

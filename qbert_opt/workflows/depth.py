@@ -26,15 +26,15 @@ def solve_with_drops(
 ) -> tuple[ScoreTable, Solved]:
     """Measure the model without each set of at most `most` layers, solve for each, and return the best plan.
 
-    The loss of dropped layers is measured on the scoring text and added to the scores of the matrices that are left,
-    which are taken to be the same as in the whole model.
+    The loss of dropped layers is measured on the scoring text and added to the scores of the remaining matrices, which
+    are assumed to be the same as in the whole model.
 
     Args:
         scores: of the whole model.
         loaded: the whole model.
         data: the text of the scores.
-        most: the most layers to leave out.
-        solve: returns the best plan of a table.
+        most: maximum number of layers to leave out.
+        solve: returns the best plan for a score table.
         progress: called with sets of layers measured, number of sets, and the current set.
 
     Returns:
@@ -44,7 +44,7 @@ def solve_with_drops(
     Raises:
         InfeasibleError: no depth has a plan within the limits.
         InputFileError: the model or the text is not that of the scores.
-        UsageError: the model cannot do without layers.
+        UsageError: layers of this model cannot be left out.
     """
     loaded, _, texts = same_text(scores, loaded, data)
     shortened = layer_drops(loaded, texts, most, progress=progress)

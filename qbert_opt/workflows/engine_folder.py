@@ -1,4 +1,4 @@
-"""What a folder of an engine holds beside the engine's own files: checks, plan, tokenizer, config, and the record."""
+"""The contents of an engine's folder besides the engine's own files: checks, plan, tokenizer, config and record."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def complete_folder(
         source: the quantized folder, whose companion files (pooling, prompts) go along, and what it was trained on.
         loaded: the quantized model.
         allocation: its plan.
-        checks: questions with the answers that opening the folder repeats.
-        config: what `config.json` says beside the model's own fields.
+        checks: texts with the outputs that opening the folder recomputes.
+        config: fields of `config.json` in addition to the model's own.
         **found: the other fields of the record.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Export a quantized folder to an engine's files, accepted only if the answers agree with PyTorch's."""
+"""Export a quantized folder to an engine's files, accepted only if the outputs agree with PyTorch's."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from .export_check import check_samples, checks_of, in_batches, longest_sample, 
 from .export_verdict import compared
 from .input_fit import misfit
 
-READ_AGAIN = 8  # samples whose text an engine's own tokenizer is compared on
+READ_AGAIN = 8  # samples on whose text an engine's own tokenizer is compared
 DTYPE_FORMATS = ("onnx", "onnx-qnn")  # formats whose file is named after a dtype
 
 
@@ -52,25 +52,25 @@ def export_model(
     dtype: str | None = None,
     progress: Progress = silent,
 ) -> EngineRecord:
-    """Export a quantized folder to an engine's files, run them, and compare the answers with PyTorch's.
+    """Export a quantized folder to an engine's files, run them, and compare the outputs with PyTorch's.
 
-    They are compared on up to 64 of the texts that the plan was scored on, which the folder holds as token ids: once
-    with activations in float32, where the answers must be the same, and once as exported. Rounded activations may
-    cost 0.02 nats of KL per answer (of embeddings and regressions: 2 % of the squared length or variance), change
-    2 % of the answers that the model had decided on, and move no logit by more than half of the largest. A planned
-    range may lose half of the squared size of its inputs, so that no single wrong range hides in correct answers.
+    The comparison uses up to 64 texts of the plan's scoring set, which the folder contains as token ids: once with
+    activations in float32, where the outputs must agree, and once as exported. Rounded activations may cost 0.02 nats
+    of KL per answer (for embeddings and regressions: 2 % of the squared length or variance), change 2 % of the decided
+    answers (see `engines.agreement`), and change no logit by more than half of the largest. A planned range may lose
+    half of the squared size of its inputs, so that a single wrong range cannot hide behind correct answers.
 
     Args:
         folder: a quantized folder.
         name: the engine.
         output: folder to write, completely or not at all.
-        texts: for the comparison instead of the folder's own; of the data set that was scored, the scored ones.
+        texts: for the comparison instead of the folder's own; if they are the scored data set, its scoring texts.
         tolerance: largest accepted loss per answer, instead of all limits above.
         activations: how matrix products round their inputs: `planned` in the static ranges of the plan (the fastest),
             `int8` in small blocks, `int8-coarse` in larger blocks (faster), `float32` not at all (as slow as a float
             model). By default the first of `planned` (if the plan rounds inputs), `int8` and `float32` that agrees.
-        dtype: of an ONNX file: the dtype by which transformers.js asks for it, which is in its name. By default
-            `fp32`, for `onnx/model.onnx`, as other tools have it. Says nothing of the widths in the file.
+        dtype: for ONNX, the dtype by which transformers.js selects the file, which determines its name; by default
+            `fp32`, for `onnx/model.onnx`, as in other tools. Unrelated to the bit widths in the file.
         progress: called with steps done, number of steps, and the current step.
 
     Returns:
@@ -83,7 +83,7 @@ def export_model(
     Raises:
         UsageError: unknown engine, activations or dtype, engine not installed, a matrix or planned inputs that the
             engine cannot run, or no texts.
-        InputFileError: a damaged folder, or answers that do not agree with PyTorch's.
+        InputFileError: a damaged folder, or outputs that do not agree with PyTorch's.
     """
     module = engine(name)
     exporting_format(name)
@@ -170,7 +170,7 @@ def _check_dtype(name: str, module: Engine, dtype: str) -> None:
 
 
 def check_convertible(name: str, loaded: LoadedModel, modules: Iterable[str]) -> None:
-    """Refuse a model that an engine's file cannot hold, however it is quantized.
+    """Refuse a model that an engine's file cannot represent, however it is quantized.
 
     Args:
         name: the engine.
@@ -178,7 +178,7 @@ def check_convertible(name: str, loaded: LoadedModel, modules: Iterable[str]) ->
         modules: names of its matrices.
 
     Raises:
-        UsageError: one is a convolution, which no engine's file holds; names it. Or the table of words is in tiers,
+        UsageError: one is a convolution, which no engine's file supports; names it. Or the word table is in tiers,
             heads are left out, or the model is a decoder.
     """
     decoder = loaded.head.kind == "next_tokens"
@@ -204,7 +204,7 @@ def check_convertible(name: str, loaded: LoadedModel, modules: Iterable[str]) ->
 
 
 def _check_runnable(name: str, module: Engine, loaded: LoadedModel, allocation: Allocation, *, planned: bool) -> None:
-    """Raise UsageError for a matrix that the engine cannot run, or an input as it is planned if that is asked for."""
+    """Raise UsageError for a matrix that the engine cannot run, or for a planned input if those were requested."""
     check_convertible(name, loaded, [matrix.module for matrix in allocation.matrices])
     for matrix in allocation.matrices:
         refusal = module.RULES.refusal(matrix.choice)
@@ -219,7 +219,7 @@ def _check_runnable(name: str, module: Engine, loaded: LoadedModel, allocation: 
 
 
 def _check_reading(name: str, module: Engine, loaded: LoadedModel, target: Path, samples: Sequence[TokenBatch]) -> None:
-    """Raise UsageError if an engine with a tokenizer of its own reads one of the samples otherwise, or in capitals."""
+    """Raise UsageError if an engine's own tokenizer splits one of the samples differently, as it is or in capitals."""
     misread = getattr(module, "misread", None)
     if misread is None:
         return
@@ -230,7 +230,7 @@ def _check_reading(name: str, module: Engine, loaded: LoadedModel, target: Path,
     found = misread(target, zip(texts, ids, strict=True))
     if found is not None:
         raise UsageError(
-            f"`engine` {name}: its own tokenizer reads {found[:80]!r} otherwise than the model's. Use `engine` "
+            f"`engine` {name}: its own tokenizer splits {found[:80]!r} differently from the model's. Use `engine` "
             "onnxruntime or openvino. Nothing was exported."
         )
 
@@ -257,9 +257,9 @@ def _with_scores(
     checks: Sequence[Check],
     references: list[Check],
 ) -> tuple[dict[str, tuple[float, float]], list[Check]]:
-    """Ranges of 8-bit queries and keys, found on every other sample, and what torch answers with them.
+    """Ranges of 8-bit queries and keys, found on every other sample, and torch's outputs with them.
 
-    No ranges, and the references as they are, where such scores would cost answers.
+    No ranges, and the references unchanged, if 8-bit attention scores would change answers.
     """
     ranges = score_ranges(rounded, allocation, samples[::2])
     if not ranges:
@@ -272,7 +272,7 @@ def _with_scores(
 
 
 def export_float(model: str | Path | LoadedModel, name: str, output: str | Path) -> Path:
-    """Export a float model to an engine's files, for comparison; without record, checks and tokenizer.
+    """Export a float model to an engine's files, for comparison, without record, checks and tokenizer.
 
     Args:
         model: model folder, or a loaded model.

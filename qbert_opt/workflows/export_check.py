@@ -1,4 +1,4 @@
-"""What an export is checked on: some of the texts that the plan was scored on, with torch's answers."""
+"""The texts on which an export is checked: some of the plan's scoring texts, with torch's outputs."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from ..quantization.calibration import CalibrationPlan, calibration_texts
 from ..spec.allocation import Allocation
 from .quantize import READ_BACK_TEXTS, as_scored
 
-MOST_ANSWERS = 1 << 26  # numbers in all checks: a decoder answers each token with its whole vocabulary
-KEPT_ANSWERS = 1 << 22  # numbers in the checks that opening an exported folder repeats
-ALONE = 16  # texts that are asked one by one; the others in padded batches of as many
+MOST_ANSWERS = 1 << 26  # numbers in all checks: a decoder outputs its whole vocabulary for each token
+KEPT_ANSWERS = 1 << 22  # numbers in the checks that are recomputed when an exported folder is opened
+ALONE = 16  # texts that are run one by one; the others run in padded batches of this size
 
 
 def check_samples(
     folder: Path, loaded: LoadedModel, allocation: Allocation, texts: LabeledTexts | None
 ) -> tuple[str, list[TokenBatch]]:
-    """Return the samples that an export is checked on, without padding, and the name of their data set.
+    """Return the samples on which an export is checked, without padding, and the name of their data set.
 
     Args:
         folder: the quantized folder.
         loaded: the model in it.
         allocation: the plan in it.
-        texts: to take them from; None takes those that `quantize` left in the folder.
+        texts: source of the samples; None takes those that `quantize` left in the folder.
 
     Raises:
         InputFileError: the folder's texts are malformed, or no texts of this model.
@@ -65,7 +65,7 @@ def _of_the_plan(folder: Path, loaded: LoadedModel, allocation: Allocation) -> L
         return texts
     raise UsageError(
         f"{folder}: holds no {CHECK_TEXTS}, which earlier releases did not write. Give `texts`, those that the plan "
-        f"was scored on ({origin.data}), or quantize anew."
+        f"was scored on ({origin.data}), or quantize the model again."
     )
 
 
@@ -75,16 +75,16 @@ def _check_ids(folder: Path, samples: Iterable[Sequence[int]], loaded: LoadedMod
         if max(sample) >= words or len(sample) > loaded.longest:
             raise InputFileError(
                 f"{folder / CHECK_TEXTS}: has a text of {len(sample)} tokens with ids up to {max(sample)}; the model "
-                f"reads {loaded.longest} tokens of {words}. Quantize the model anew."
+                f"reads {loaded.longest} tokens of {words}. Quantize the model again."
             )
 
 
 def within_memory(samples: Sequence[TokenBatch], columns: int) -> list[TokenBatch]:
-    """Return the first samples, at least one, as many as have no more than `MOST_ANSWERS` numbers in their answers.
+    """Return as many of the first samples, at least one, as have at most `MOST_ANSWERS` numbers in their outputs.
 
     Args:
         samples: without padding.
-        columns: of an answer.
+        columns: of an output.
     """
     kept: list[TokenBatch] = []
     count = 0
@@ -97,20 +97,20 @@ def within_memory(samples: Sequence[TokenBatch], columns: int) -> list[TokenBatc
 
 
 def repeated(checks: Sequence[Check]) -> list[Check]:
-    """Return the first checks, at least one, as many as have no more than `KEPT_ANSWERS` numbers."""
+    """Return as many of the first checks, at least one, as have at most `KEPT_ANSWERS` numbers."""
     sizes = np.cumsum([check.answers.size for check in checks])
     return list(checks[: max(1, int((sizes <= KEPT_ANSWERS).sum()))])
 
 
 def in_batches(samples: Sequence[TokenBatch]) -> list[TokenBatch]:
-    """Return some samples as they are and the others padded, several together: both ways must work."""
+    """Return some samples unpadded and the others in padded batches: both must work."""
     rest = samples[ALONE:]
     together = [joined(rest[start : start + ALONE]) for start in range(0, len(rest), ALONE)]
     return [*samples[:ALONE], *(together or [joined(samples)])]
 
 
 def longest_sample(samples: Sequence[TokenBatch], tokens: int) -> TokenBatch:
-    """Return one sample as long as the model reads, of the samples' tokens: positions up to the last must work."""
+    """Return one sample of maximum length, made of the samples' tokens: every position must work."""
     repeats = -(-tokens // sum(sample.mask.shape[1] for sample in samples))
     row = [*samples] * repeats
     inputs = {name: torch.cat([sample.inputs[name] for sample in row], 1)[:, :tokens] for name in samples[0].inputs}
@@ -120,12 +120,12 @@ def longest_sample(samples: Sequence[TokenBatch], tokens: int) -> TokenBatch:
 
 @torch.no_grad()
 def checks_of(loaded: LoadedModel, traced: TracedModel, batches: Sequence[TokenBatch]) -> list[Check]:
-    """Return questions with torch's answers.
+    """Return texts with torch's outputs.
 
     Args:
         loaded: the model.
-        traced: the same model as converters take it.
-        batches: the questions.
+        traced: the same model in the form that converters take.
+        batches: the texts.
     """
     kind = loaded.head.kind
     checks = []
@@ -140,7 +140,7 @@ def checks_of(loaded: LoadedModel, traced: TracedModel, batches: Sequence[TokenB
 
 
 def _weights(loaded: LoadedModel, batch: TokenBatch) -> torch.Tensor:
-    """Weights with which an embedding sums the states of its tokens; of several poolings, the mean's."""
+    """Weights with which an embedding sums the states of its tokens; with several poolings, those of the mean."""
     embedding = embedding_of(loaded.model.config)
     if embedding is not None and embedding.modes == ("cls",):
         first = torch.zeros(batch.mask.shape)

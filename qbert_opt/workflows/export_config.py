@@ -84,7 +84,9 @@ def export_plan(plan: Allocation, tool: ConfigTool, suffix: str) -> Export:
             widths than the plan.
     """
     if suffix not in tool.SUFFIXES:
-        raise UsageError(f"{tool.TITLE}: writes {', '.join(tool.SUFFIXES)}; found the file extension {suffix!r}.")
+        raise UsageError(
+            f"`output`: {tool.TITLE} writes {', '.join(tool.SUFFIXES)}; found the file extension {suffix!r}."
+        )
     check_takes(tool, plan.profile)
     if plan.dropped is not None or plan.dropped_heads is not None:
         what = "layers" if plan.dropped is not None else "attention heads"

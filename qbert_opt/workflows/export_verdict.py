@@ -1,4 +1,4 @@
-"""Whether an export is accepted, and what is said where it is not."""
+"""Whether an export is accepted, and the message if it is not."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ SAME_ROUNDING_LIMITS = AgreementLimits(loss=0.01, flipped=0.02, difference=0.2)
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an export answered.
+    """The result of running an export.
 
     Attributes:
         agreement: as exported; None if an output is missing or not finite.
-        graph_difference: largest difference in float32; infinite for a wrong graph, which no other rounding mends.
-        limits: what is accepted.
-        refusal: why it is refused; None if it is not.
+        graph_difference: largest difference in float32; infinite for a wrong graph, which no other rounding can fix.
+        limits: largest accepted differences.
+        refusal: why it is refused; None if it is accepted.
     """
 
     agreement: Agreement | None
@@ -47,7 +47,7 @@ def compared(
     allocation: Allocation,
     tolerance: float | None,
 ) -> Outcome:
-    """Run written files and judge their answers.
+    """Run exported files and compare their outputs.
 
     Args:
         module: the engine.
@@ -72,7 +72,7 @@ def compared(
         found = "missing or not finite" if graph is None or longest is None else f"{graph}; at full length {longest}"
         return Outcome(
             None, math.inf, limits,
-            f"{module.label()} answers otherwise than torch even with float32 activations: {found}. This is a bug in "
+            f"{module.label()} disagrees with torch even with float32 activations: {found}. This is a bug in "
             "the export or the engine; please report it.",
         )  # fmt: skip
     agreement: Agreement | None = graph  # exported in float32, the files have just answered as they will
@@ -100,7 +100,7 @@ def _planned_refusal(
     tolerance: float | None,
     slower: float,
 ) -> str | None:
-    """Say why the plan's static ranges change too much of what the quantized model answers; None if they do not."""
+    """Return why the plan's static ranges change the quantized model's outputs too much; None if they do not."""
     rounding = compare(kind, [(a.answers, b.answers) for a, b in zip(checks, references, strict=True)])
     predicted = sum(item.predicted_loss for item in allocation.activations)
     limits = _with_loss(ROUNDING_LIMITS, 2 * predicted) if tolerance is None else AgreementLimits(loss=tolerance)
@@ -121,10 +121,10 @@ def _with_loss(limits: AgreementLimits, loss: float) -> AgreementLimits:
 def _engine_refusal(module: Engine, activations: Activations, agreement: Agreement | None, slower: float) -> str:
     found = "outputs that are missing or not finite" if agreement is None else str(agreement)
     if activations == "float32":
-        return f"{module.label()} answers otherwise than torch: {found}. This is a bug in the export; please report it."
+        return f"{module.label()} disagrees with torch: {found}. This is a bug in the export; please report it."
     if activations == "planned":
         return (
-            f"{module.label()} answers otherwise than torch with the same rounding: {found}. This is a bug in the "
+            f"{module.label()} disagrees with torch with the same rounding: {found}. This is a bug in the "
             "export or the engine; please report it."
         )
     finer = " `activations` int8 rounds in smaller blocks." if activations == "int8-coarse" else ""

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 Size = Literal["bytes", "total-bytes", "latency"]
 LIMITED: dict[Size, str] = {"bytes": "encoder_bytes", "total-bytes": "total_bytes", "latency": "latency_s"}
-"""The limit that stands for each resource over which a family may extend."""
+"""The limit that belongs to each resource over which a family may extend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Member:
 
     Attributes:
         budget: in bytes or seconds; no plan within it loses less, by the sum of scores.
-        plan: what it stores, which layers it lacks, what it loses and costs.
+        plan: its choices, missing layers, loss and cost.
     """
 
     budget: float
@@ -63,13 +63,13 @@ def family(
     options: SolverOptions | None = None,
     progress: Progress = silent,
 ) -> tuple[Member, ...]:
-    """Return the best plan of any depth for evenly spaced budgets, from the least that any depth can have.
+    """Return the best plan of any depth for evenly spaced budgets, starting at the smallest that any depth allows.
 
     Args:
         scores: of the whole model.
         shortened: the model without each set of layers, as measured.
         resource: what the budgets limit.
-        points: number of budgets; those that have the same best plan give one member.
+        points: number of budgets; budgets with the same best plan give one member.
         device: target hardware, whose own limits count too; `latency` needs one.
         workload: sentences and tokens of one inference.
         options: solver, time limit, gap.
@@ -162,7 +162,7 @@ def _best(
 
 
 def _usage(task: PlanningTask, row: str) -> tuple[float, float]:
-    """Return the least that any plan uses of a resource, and what the plan of least loss uses without limits."""
+    """Return the least use of a resource by any plan, and its use by the plan of least loss without limits."""
     problem, fixed = task.problem({}), task.tables.fixed[row]
     usage = np.where(problem.mask(), problem.usage[row], np.inf)
     best = np.where(problem.mask(), problem.value, np.inf).argmin(axis=1)
@@ -170,7 +170,7 @@ def _usage(task: PlanningTask, row: str) -> tuple[float, float]:
 
 
 def _kept(plan: Allocation) -> object:
-    """What makes two plans the same model."""
+    """The fields in which two plans of the same model agree."""
     layers = None if plan.dropped is None else plan.dropped.layers
     inputs = [(item.bits, item.scheme, item.range) for item in plan.activations]
     return layers, [item.choice for item in plan.matrices], [item.choice for item in plan.tables], inputs

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What a frontier is of: a table of scores, on a device or on none."""
+    """The subject of a frontier: a score table, with or without a device."""
 
     label: str
     scores: ScoreTable

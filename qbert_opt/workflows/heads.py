@@ -27,15 +27,15 @@ def solve_with_fewer_heads(
 ) -> tuple[ScoreTable, Solved, tuple[DroppedHeads, ...]]:
     """Measure the model without nested sets of at most `most` heads, solve for each, and return the best plan.
 
-    The loss of missing heads is measured, on the half of the scoring text that did not choose them, and added to the
-    scores of the smaller matrices, which are taken to be those of the whole ones.
+    The loss of missing heads is measured on the half of the scoring text that did not select them, and added to the
+    scores of the smaller matrices, which are assumed to equal those of the whole ones.
 
     Args:
         scores: of the whole model.
         loaded: the whole model.
         data: the text of the scores.
-        most: the most heads to leave out.
-        solve: returns the best plan of a table.
+        most: maximum number of heads to leave out.
+        solve: returns the best plan for a score table.
         progress: called with steps done, number of steps, and the current one.
 
     Returns:
@@ -45,7 +45,7 @@ def solve_with_fewer_heads(
     Raises:
         InfeasibleError: no set of heads has a plan within the limits.
         InputFileError: the model or the text is not that of the scores.
-        UsageError: the model cannot do without so many heads.
+        UsageError: not so many heads of this model can be left out.
     """
     loaded, fit, scored = same_text(scores, loaded, data)
     sets = head_drops(loaded, fit, scored, most, progress=progress)

@@ -1,4 +1,4 @@
-"""Whether each planned range of inputs fits the inputs that it gets: a single wrong one may hide in correct answers."""
+"""Whether each planned input range fits its inputs: a single wrong range may hide behind correct answers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_ERROR = 0.5
 def misfit(
     loaded: LoadedModel, planned: Sequence[PlannedActivation], samples: Sequence[TokenBatch], limit: float = MAX_ERROR
 ) -> str | None:
-    """Say which planned range rounds its inputs worst, if worse than allowed; too narrow and too wide both do.
+    """Return a message about the planned range with the largest rounding error, if it is above the limit.
 
     Args:
         loaded: the model with inputs in float32.

@@ -1,4 +1,4 @@
-"""Make an integer-only program of a quantized folder, prove it, run it twice, and write it with what was found."""
+"""Compile a quantized folder to an integer-only program, prove it, run it twice, and write it with the findings."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ class IntegerModel:
     """A written program.
 
     Attributes:
-        folder: that holds it.
+        folder: where it was written.
         summary: widths and errors.
-        record: what it was compared with, and how it answered.
-        num_texts: calibration texts that were used.
-        narrow_tokens: tokens on which the int32 executor was equal to the reference.
+        record: the checks and their results.
+        num_texts: number of calibration texts used.
+        narrow_tokens: tokens on which the int32 executor matched the reference.
     """
 
     folder: Path
@@ -66,7 +66,7 @@ class IntegerModel:
 
 
 def planned_ways(folder: str | Path, text: str | None, device: Device | None) -> Ways:
-    """Return which way computes which nonlinear function.
+    """Return the method of computing each nonlinear function.
 
     Args:
         folder: a quantized folder.
@@ -113,14 +113,14 @@ def integer_model(
         ways: which way computes which nonlinear function.
         num_texts: how many of the texts are used.
         emit: names of emitters, which write the program for other tools into the same folder.
-        emit_tokens: the longest text of what they write; None takes the program's.
+        emit_tokens: longest text that their files accept; None takes the program's.
         progress: called with steps done, number of steps, and the current step.
 
     Returns:
-        The written folder with widths, errors and how its answers compare with torch's.
+        The written folder with widths, errors and the comparison with torch's outputs.
 
     Warns:
-        QbertOptWarning: the answers differ more from torch's than an export may.
+        QbertOptWarning: the outputs differ more from torch's than is allowed for an export.
 
     Raises:
         UsageError: no integer form, or too few texts; see `compile_model`. Or an emitter that does not exist, lacks a
@@ -170,7 +170,7 @@ def integer_model(
 
 
 def _check_narrow(program: Program, questions: Sequence[Check]) -> int:
-    """Run some questions in int32 and in int64; returns the number of tokens.
+    """Run some texts in int32 and in int64; return the number of tokens.
 
     Raises:
         ArithmeticError: the answers differ, which is a bug.
@@ -185,7 +185,7 @@ def _check_narrow(program: Program, questions: Sequence[Check]) -> int:
         wide = reference.run(check.inputs)
         for name, array in narrow.run(check.inputs).items():
             if not np.array_equal(array, wide[name]):
-                raise ArithmeticError(f"{name}: the int32 executor answers otherwise than the reference")
+                raise ArithmeticError(f"{name}: the int32 executor disagrees with the reference")
     return tokens
 
 

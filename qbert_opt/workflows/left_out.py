@@ -1,4 +1,4 @@
-"""Solve for a model and for smaller ones, of which something is left out, and take the plan of least loss."""
+"""Solve for a model and for smaller ones without some of its parts, and take the plan with the least loss."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..spec.scores import ScoreTable
 from .solve import Solved
 
 Smaller = tuple[DroppedLayers | DroppedHeads, Callable[[], ScoreTable]]
-"""What a smaller model lacks, with its loss, and the scores of the matrices that are left."""
+"""What a smaller model lacks, with its loss, and the scores of the remaining matrices."""
 
 
 def same_text(
@@ -52,8 +52,8 @@ def least_left_out(
 ) -> tuple[ScoreTable, Solved]:
     """Solve for the whole model and for each smaller one, and return the plan with the least sum of scores.
 
-    A smaller model is not solved for if what it lacks and the least score of each remaining item already add up to as
-    much as the best plan so far.
+    A smaller model is skipped if the loss of the missing parts and the least score of each remaining item already add
+    up to the loss of the best plan so far.
 
     Args:
         scores: of the whole model.
@@ -93,7 +93,7 @@ def least_left_out(
 
 
 def _proven(plan: Allocation, bounds: Sequence[float]) -> Allocation:
-    """State the bound over all models, which is lower where the solver stopped early on another one."""
+    """Set the bound over all models, which is lower if the solver stopped early on another one."""
     floor = min(bounds, default=None)
     if floor is None or plan.lower_bound is None or floor >= plan.lower_bound:
         return plan

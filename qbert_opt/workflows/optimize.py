@@ -1,4 +1,4 @@
-"""The whole path in one call: score, plan, quantize, export, run in the engine, measure, and compare with 8 bits."""
+"""Everything in one call: score, plan, quantize, export, run in the engine, measure, and compare with 8 bits."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Optimized:
         measured_on: name of the text.
         folder: contains `scores.json`, `allocation.json`, `optimized.json`, `quantized/`, and `ENGINE/` if exported.
         exported: record of the export; None if nothing was exported.
-        outcome: everything that was found, beside the float and the uniform 8-bit model; `optimized.json`.
+        outcome: all findings, with the float and the uniform 8-bit model for comparison; `optimized.json`.
     """
 
     plan: Allocation
@@ -120,31 +120,31 @@ def optimize(
 ) -> Optimized:
     """Score a model, plan it, write it, export it to an engine, measure it there, and compare it with uniform 8 bits.
 
-    A run that was interrupted goes on from the scores and plans in `output` when it is started again.
+    An interrupted run, started again, resumes from the scores and plans in `output`.
 
     Args:
         model: model folder, or a loaded model.
-        data: calibration text that the model was not trained on. It calibrates, scores, and what is left checks; labels
-            are needed for accuracy only.
+        data: text that the model was not trained on, divided into calibration, scoring and check texts; labels are
+            needed for accuracy only.
         output: folder to create; must not exist, be empty, or be left by an interrupted run.
         budget: size of the encoder's matrices: `25MB`, `23.8MiB`, `2.5bit` or `13x`.
         total_budget: size of the whole stored model, in the same units.
-        max_accuracy_drop: `0.5pt`: the smallest (or fastest, by `least`) plan that is proven on held-out text to lose
-            no more accuracy; without labels, to change no more answers.
-        max_flips: `1%`: likewise of changed answers.
+        max_accuracy_drop: `0.5pt`: find the smallest (or fastest, see `least`) plan proven on held-out text to lose no
+            more accuracy; without labels, to change no more answers.
+        max_flips: `1%`: the same for changed answers.
         confidence: of these proofs.
         device: target hardware: a name, a YAML file or a loaded device. Its own limits apply too.
         engine: engine to plan for, to export to and to measure in, for example `onnxruntime`; None exports nothing.
         activations: how the engine rounds the inputs of products, as in `export_model`; by default in planned 8-bit
             ranges where it multiplies integers and a plan exists, else in its own way.
-        test_data: held-out text to check on; by default what calibration and scoring leave of `data`.
+        test_data: held-out text for the check; by default the part of `data` not used for calibration and scoring.
         limits: further limits; `budget` and `total_budget` override its own.
         constraints: what the plan must satisfy besides the limits.
         least: what the proven plan minimizes: `bytes`, or the predicted `latency` on the device.
-        seq_len: tokens per sentence, for latencies; by default 128, or what the model reads if less.
+        seq_len: tokens per sentence, for latencies; by default 128, or the model's maximum if less.
         batch_size: sentences per inference.
         metric: estimator of the loss.
-        method: quantizer that scores; `quantization.writing.writing_method` says which one writes.
+        method: quantizer for scoring; `quantization.writing.writing_method` determines the one that writes.
         calibration: sizes of the calibration set and of the scoring texts.
         seed: of every random draw, where `calibration` does not say.
         max_tokens: length at which texts are truncated, for a model folder; None is the model's maximum.
@@ -231,7 +231,7 @@ def _check(
     constraints: PlanConstraints,
     quality: QualityLimits,
 ) -> None:
-    """Refuse what does not go together, before any work.
+    """Refuse incompatible options before any work.
 
     Raises:
         UsageError: an engine that is unknown, not installed or needs no export, unknown activations, or options that
@@ -252,7 +252,7 @@ def _check(
 
 
 def _check_least(least: str, target: Device | None, quality: QualityLimits) -> None:
-    """Refuse a goal that is unknown, cannot be priced, or has no limit on answers to be sought under.
+    """Refuse a goal that is unknown, cannot be priced, or has no limit on answers.
 
     Raises:
         UsageError: says which.

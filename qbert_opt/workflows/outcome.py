@@ -1,4 +1,4 @@
-"""`optimized.json`: what a run of `optimize` found, in numbers; the report puts them into words."""
+"""`optimized.json`: the findings of a run of `optimize`, in numbers; the report puts them into words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from ..evaluation.intervals import Interval
-from ..runtime.frozen import Frozen
+from ..runtime.frozen import Amount, Count, Frozen, Share
 
 SCHEMA = "qbert-opt/optimized@1"
 
@@ -22,20 +22,20 @@ class ShareProof(Frozen):
         upper: one-sided upper bound of the share among all such texts.
         confidence: of the bound.
         holds: `upper` is at most `allowed`.
-        without_labels: the drop is taken as the share of flips, which is never smaller.
+        without_labels: the share of flips stands in for the drop, which is never larger.
     """
 
     limit: Literal["flips", "accuracy_drop"]
-    allowed: float
-    measured: float
-    upper: float
-    confidence: float
+    allowed: Share
+    measured: float = Field(ge=-1, le=1)
+    upper: float = Field(ge=-1, le=1)
+    confidence: Share
     holds: bool
     without_labels: bool = False
 
 
 class Measured(Frozen):
-    """A model of the comparison: float32, uniform 8-bit or the plan. None is what was not predicted or measured.
+    """A model of the comparison: float32, uniform 8-bit or the plan. None: not predicted or not measured.
 
     Attributes:
         name: what it is.
@@ -56,19 +56,19 @@ class Measured(Frozen):
     """
 
     name: str
-    stored_bytes: int
-    engine_bytes: int | None = None
-    num_texts: int
+    stored_bytes: Count
+    engine_bytes: Count | None = None
+    num_texts: Count
     accuracy: Interval | None = None
     drop: Interval | None = None
     flips: Interval | None = None
-    flipped: int | None = None
+    flipped: Count | None = None
     kl: Interval | None = None
-    predicted_loss: float | None = None
+    predicted_loss: Amount | None = None
     predicted_flips: Interval | None = None
     predicted_drop: Interval | None = None
-    latency_s: float | None = None
-    predicted_latency_s: float | None = None
+    latency_s: Amount | None = None
+    predicted_latency_s: Amount | None = None
     proofs: tuple[ShareProof, ...] = ()
 
 
@@ -82,13 +82,13 @@ class Outcome(Frozen):
         activations: how the engine rounds the inputs of products.
         loss_unit: of every loss.
         least: what was minimized under limits on answers: bytes or latency.
-        texts: sizes of the calibration, scoring and check texts, in words.
+        texts: description of the calibration, scoring and check texts.
         original: the float model.
         uniform: every matrix at 8 bits; None where that is not possible.
         uniform_choice: its bit width, grouping and quantizer.
         uniform_suffices: uniform 8-bit meets every limit.
         plan: the plan.
-        tried: plans that were checked, in the order fixed before the check; the last one that held is the plan.
+        tried: plans that were checked, in the order fixed beforehand; the last one that passed is the plan.
         limits: resource limits of the plan with what is used, in words.
         notes: what an engineer should know.
         files: what was written.

@@ -1,4 +1,4 @@
-"""The folder that a run of `optimize` writes: what an interrupted run left there is used again if it belongs."""
+"""The output folder of `optimize`: files of an interrupted run are reused if they belong to the same run."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class OutputFolder:
     def writing(self) -> Iterator[None]:
         """Keep other runs out of the folder, which is created.
 
-        An interrupt leaves the right to write to the process, so that the command line can say which work is kept.
+        After an interrupt the process keeps the lock, so that the command line can say which work is kept.
         """
         self.path.mkdir(exist_ok=True)
         acquire(self.path / SCORES)
@@ -159,7 +159,7 @@ def _same(
     choices: Sequence[Choice],
     activation_bits: Sequence[int],
 ) -> bool:
-    """Whether scores are those that would be computed now."""
+    """Whether scores equal those that would be computed now."""
     origin = table.provenance
     inputs = tuple(c.name for c in activation_grid(activation_bits))
     wanted = (

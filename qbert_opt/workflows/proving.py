@@ -1,10 +1,11 @@
-"""The smallest or fastest plan that is proven to keep limits on answers.
+"""The smallest or fastest plan that is proven to meet limits on answers.
 
 Plans are checked in an order that is fixed before any check text is read: the plan of least predicted loss first, then
-smaller and smaller (or faster and faster) ones, up to the first that cannot be proven. The one before it is taken. In
-such a fixed sequence every test has the full confidence, however many there are (Maurer, Hothorn and Lehmacher 1995;
-Angelopoulos et al. 2021, "Learn then test", section 2.3): a plan that breaks a limit is accepted with a chance of at
-most 1 − confidence.
+smaller and smaller (or faster and faster) ones, up to the first that cannot be proven. The last proven one is chosen.
+In such a fixed sequence every test keeps the full confidence, however many there are (Maurer, Hothorn and Lehmacher
+1995;
+Angelopoulos et al. 2021, "Learn then test", section 2.3): a plan that violates a limit is accepted with a probability
+of at most 1 − confidence.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ STEPS = (0.1, *(0.2 * 1.25**step for step in range(14)))
 
 At 25 % more loss a plan is about 3 % smaller.
 """
-LATENCY_STRIDE = 3  # bits and residency together are slow to solve: fewer plans where latency is the goal
+LATENCY_STRIDE = 3  # bits and residency together are slow to solve: fewer plans if latency is the goal
 
 
 @dataclass(frozen=True, slots=True)
 class Proven:
-    """The plan that was taken.
+    """The chosen plan.
 
     Attributes:
         shipped: its files, measured.
@@ -48,7 +49,7 @@ class Proven:
 
 
 def proofs(changed: ChangedAnswers, quality: QualityLimits) -> tuple[ShareProof, ...]:
-    """Say what counted answers prove about limits.
+    """Return what counted answers prove about limits.
 
     Args:
         changed: answers on texts that chose nothing.
@@ -105,7 +106,7 @@ def prove_smallest(
     folder: Path,
     progress: Progress,
 ) -> Proven:
-    """Check smaller and smaller, or faster and faster, plans, and return the last that is proven to keep the limits.
+    """Check smaller and smaller, or faster and faster, plans, and return the last that is proven to meet the limits.
 
     Args:
         setup: model, texts and engine.
@@ -148,7 +149,7 @@ def _sequence(route: Route, goal: float) -> Iterator[Solved]:
             continue
         try:
             solved = route.smallest(most)
-        except InfeasibleError:  # no plan has so little loss within the other limits
+        except InfeasibleError:  # no plan within the other limits has so little loss
             continue
         if amount(solved) < last:
             last = amount(solved)
@@ -175,6 +176,6 @@ def _refusal(shipped: Shipped, quality: QualityLimits) -> str:
     planned = shipped.exported is not None and shipped.exported.activations == "planned"
     inputs = "; `activations` int8 rounds inputs in smaller blocks" if planned else ""
     return (
-        f"no plan is proven to keep every limit: that of least predicted loss ({file_bytes(shipped.plan) / 1e6:.2f} "
+        f"no plan is proven to meet every limit: that of least predicted loss ({file_bytes(shipped.plan) / 1e6:.2f} "
         f"MB, in {where}) has {said}. Give more text to check on, allow more, or raise the other limits{inputs}."
     )

@@ -1,4 +1,4 @@
-"""Quantize a model by a plan, with the same calibration as the scores, and write the folder."""
+"""Quantize a model according to a plan, with the same calibration as the scores, and write the folder."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def quantize_model(
     sequential: bool = False,
     progress: Progress = silent,
 ) -> WrittenModel:
-    """Quantize a model by its plan, write the folder, read it back and run a few texts through it.
+    """Quantize a model according to its plan, write the folder, load it and run a few texts through it.
 
     Args:
         loaded: the model that the plan belongs to; layers and heads that the plan drops are left out.
@@ -100,20 +100,17 @@ def quantize_model(
 
 
 def kept_texts(loaded: LoadedModel, texts: LabeledTexts | None) -> CheckTexts | None:
-    """Return texts as a quantized folder keeps them for the check of its exports; None for a plain module's samples."""
+    """Return texts as a quantized folder keeps them for export checks; None for a plain module's samples."""
     if texts is None or loaded.given_head is not None:
         return None
     return check_texts_of(evaluation_batches(loaded, texts), texts.name)
 
 
 def read_back_texts(loaded: LoadedModel, allocation: Allocation, data: LabeledTexts | None) -> LabeledTexts | None:
-    """Return the texts that a written folder is run on: some of the scoring texts, or bundled ones if there are none.
+    """Return the texts on which a written folder is run: some of the scoring texts, or bundled ones if there are none.
 
-    Without data, the plan's own text is read where the plan says it is.
-
-    A model whose vocabulary has no word of the bundled texts reads words of its own.
-
-    None for a plain module without data, which reads no texts.
+    Without data, the plan's own text is read from the path in the plan. A model whose vocabulary lacks the words of
+    the bundled texts gets words of its own. None for a plain module without data, which reads no texts.
 
     Args:
         loaded: the float model.
@@ -136,13 +133,13 @@ def read_back_texts(loaded: LoadedModel, allocation: Allocation, data: LabeledTe
 
 
 def plan_data(allocation: Allocation) -> LabeledTexts | None:
-    """Return the text that a plan was scored on, read from where the plan says it is.
+    """Return the text that a plan was scored on, read from the path in the plan.
 
     Args:
         allocation: the plan.
 
     Returns:
-        The text; None if it cannot be read without further options, or is not the same any more.
+        The text; None if it cannot be read without further options, or has changed.
     """
     origin, path = allocation.provenance, Path(allocation.provenance.data)
     try:
@@ -155,7 +152,7 @@ def plan_data(allocation: Allocation) -> LabeledTexts | None:
 
 
 def read_back(loaded: LoadedModel, opened: LoadedModel, texts: LabeledTexts) -> ReadBack:
-    """Run a model that was read back from its folder, and measure its loss relative to the float model.
+    """Run a model loaded from its folder, and measure its loss relative to the float model.
 
     Args:
         loaded: the float model.

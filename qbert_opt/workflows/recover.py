@@ -47,7 +47,7 @@ from .quantize import READ_BACK_TEXTS, kept_texts, read_back, writing_quantizer
 from .training_text import labels_of, split_texts
 
 NEAREST = "rtn"
-CALIBRATION_BATCHES = 8  # of training text, for the ranges of functions in integers
+CALIBRATION_BATCHES = 8  # of training text, for the ranges of integer functions
 TEACHER_SUFFIX = ".teacher"
 STATE_SUFFIX = ".training.safetensors"
 
@@ -199,7 +199,7 @@ def _start(
 ) -> tuple[LoadedModel, Allocation, Iterable[tuple[str, QuantizedMatrix]], dict[str, torch.Tensor], str]:
     """Return the float model of the plan, the plan, its codes, the tensors that a folder stores in fp16, and a hash.
 
-    The hash is of where the codes come from. The model lacks the layers or heads that the plan leaves out.
+    The hash identifies the origin of the codes. The model lacks the layers or heads that the plan leaves out.
     """
     if isinstance(source, Allocation) or not Path(source).is_dir():
         plan = source if isinstance(source, Allocation) else read_allocation(source)
@@ -225,7 +225,7 @@ def _start(
 def _functions(
     loaded: LoadedModel, plan: Allocation, batches: Sequence[TokenBatch], settings: RecoverySettings
 ) -> IntegerFunctions | None:
-    """Return the nonlinear functions in integers that the settings ask for.
+    """Return the integer nonlinear functions that the settings request.
 
     Raises:
         UsageError: a way that does not exist, or a model or plan without an integer form.
@@ -257,7 +257,7 @@ def _teacher(
     folder: Path,
     fingerprint: str,
 ) -> Teacher:
-    """Return the float model with the training text, which stores its states in `folder` if the settings say so."""
+    """Return the teacher: the float model with the training text, storing its states in `folder` if set to."""
     if settings.teacher_cache is None:
         return Teacher(loaded, plan, batches, labels)
     points = points_of(settings.losses, len(block_names(loaded.model, plan)))

@@ -1,9 +1,9 @@
 """Local search on measured loss: scores recomputed around a plan propose swaps, and measurements accept them.
 
-Scores are a local approximation, which whole plans at 2 to 3 bits exceed. Around the plan's own weights W, for a change
-δ, the measured loss is L(W) + ⟨∇L, δ⟩ + Ω(δ) to second order: the gradient of the measured loss, and the directional
-metric with the factors of the quantized model. Both are computed on the scoring texts, which neither the quantizer nor
-the model has seen; a refined plan must therefore be evaluated on other text.
+Scores are a local approximation, and whole plans at 2 to 3 bits lie outside its range. Around the plan's own weights W,
+for a change δ, the measured loss is L(W) + ⟨∇L, δ⟩ + Ω(δ) to second order: the gradient of the measured loss, and the
+directional metric with the factors of the quantized model. Both are computed on the scoring texts, which neither the
+quantizer nor the model has seen; a refined plan must therefore be evaluated on other text.
 """
 
 from __future__ import annotations
@@ -203,7 +203,7 @@ class _Around:
         return total
 
     def _hold(self, choice: Sequence[int]) -> None:
-        """Put the weights of a plan into the model."""
+        """Load the weights of a plan into the model."""
         for i, (item, j) in enumerate(zip(self.task.items, choice, strict=True)):
             choice_of_item = self.task.tables.options[j].choice
             if self.held[i] == choice_of_item:

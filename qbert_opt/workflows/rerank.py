@@ -1,6 +1,6 @@
 """Time the plans of a shortlist in an engine on this machine, and rank them by measured latency.
 
-Latency depends on how weights are stored, not on their values, so every plan is rounded by `rtn` for this.
+Latency depends on how weights are stored, not on their values, so every plan is rounded by `rtn` here.
 """
 
 from __future__ import annotations
@@ -68,8 +68,7 @@ def time_plans(
         UsageError: the engine is unknown, not installed, runs all plans at the same speed, or cannot run a form.
         InputFileError: the plans belong to another model.
     """
-    if engine(engine_name).FORMAT is None:
-        raise UsageError(f"`measure` {engine_name}: runs every plan as floats, at one speed. Legal: those of 'export'.")
+    check_timed(engine_name)
     total = len(plans) + rounds
     calls: dict[int, Call] = {}
     for index, plan in enumerate(plans):
@@ -83,6 +82,19 @@ def time_plans(
         on_step=lambda done, _: progress(len(plans) + done, total, "timing"),
     )
     return [TimedPlan(i + 1, plan, timings[i].median_s, timings[i].spread) for i, plan in enumerate(plans)]
+
+
+def check_timed(engine_name: str) -> None:
+    """Refuse an engine in which plans cannot be timed, before there are any.
+
+    Args:
+        engine_name: a file in `engines/backends`.
+
+    Raises:
+        UsageError: it is unknown, not installed, can only be planned for, or runs all plans at the same speed.
+    """
+    if engine(engine_name, "measure").FORMAT is None:
+        raise UsageError(f"`measure` {engine_name}: runs every plan as floats, at one speed. Legal: those of 'export'.")
 
 
 def ranked(timed: Sequence[TimedPlan], limit_s: float | None = None) -> list[TimedPlan]:

@@ -1,6 +1,6 @@
 """Score a plan again from the actual quantization errors of its matrices.
 
-Matrices that are quantized sequentially have other errors than those that were scored.
+Matrices quantized sequentially have other errors than those that were scored.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How an engine is to run the model: which inputs are rounded, what that leaves to the plan, and the plans under it."""
+"""How an engine runs the model: which inputs the plan rounds, which the engine rounds, and the resulting plans."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Request:
     least: str = "bytes"
 
     def amount(self, solved: Solved) -> float:
-        """Return what is minimized, of a plan: bytes of the file that limits count, or predicted seconds."""
+        """Return the minimized amount of a plan: bytes of the file that limits count, or predicted seconds."""
         if self.least == "latency" and solved.report is not None:
             return solved.report.latency_s
         return file_bytes(solved.plan)
@@ -62,14 +62,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One way to run in an engine.
+    """One way of running in an engine.
 
     Attributes:
         request: what plans are solved from; its constraints name the engine.
         inputs: planned inputs that a plan chooses from; none leaves them to the engine.
         solved: the plan of least predicted loss.
-        engine_rounding: predicted loss of how the engine rounds inputs by itself, which is in no plan: per token with 8
-            bits, while engines round smaller blocks; 0 where inputs are planned, not rounded, or not scored.
+        engine_rounding: predicted loss of the engine's own rounding of inputs, which is in no plan: that of 8 bits per
+            token, although engines round smaller blocks; 0 if inputs are planned, not rounded, or not scored.
         notes: why another route was not taken.
     """
 
@@ -107,15 +107,15 @@ def planned_widths(engine: str | None, activations: Activations | None) -> tuple
 
 
 def find_route(request: Request, activations: Activations | None, refusal: Callable[[Allocation], str | None]) -> Route:
-    """Plan inputs where the engine multiplies integers as planned and some plan can; else leave them to it.
+    """Plan the inputs if the engine supports that and some plan is feasible; otherwise leave them to the engine.
 
     Args:
         request: what plans are solved from; its constraints name the engine.
         activations: what the user asked for; None takes the first way that has a plan.
-        refusal: says why the plan of least predicted loss with planned inputs will not do; None if it may.
+        refusal: returns why the plan of least predicted loss with planned inputs is unsuitable, or None.
 
     Raises:
-        InfeasibleError: no plan keeps every limit.
+        InfeasibleError: no plan meets every limit.
         UsageError: planned inputs were asked for, and not scored.
     """
     engine = request.constraints.engine
@@ -147,7 +147,7 @@ def engine_route(request: Request, activations: Activations | None, reason: str 
         reason: why inputs are not planned; None where that was not an option.
 
     Raises:
-        InfeasibleError: no plan keeps every limit.
+        InfeasibleError: no plan meets every limit.
     """
     notes: tuple[str, ...] = ()
     if reason is not None:

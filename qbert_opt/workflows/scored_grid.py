@@ -1,4 +1,4 @@
-"""What `optimize` scores: forms and input widths that the engine holds, and the table before it is filled."""
+"""What `optimize` scores: forms and input widths that the engine supports, and the table before it is filled."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def unscored_table(
     widths: tuple[int, ...],
     rules: EngineRules | None,
 ) -> ScoreTable:
-    """Return the table that will be scored, before it is.
+    """Return the table that will be scored, before scoring.
 
     Args:
         profile: the model.
@@ -57,9 +57,9 @@ def scored_widths(engine: str | None, activations: Activations | None, metric: s
 
 
 def scored_forms(engine: str | None) -> tuple[Form, ...] | None:
-    """Return the forms to score for an engine that holds no offsets; None for others.
+    """Return the forms to score for an engine without offsets; None for others.
 
-    One is enough where it may have all its levels; otherwise the engine's rules say at which widths it may.
+    One form is enough if the engine supports all its levels; otherwise the engine's rules say at which widths.
 
     Args:
         engine: to plan for; None without one.

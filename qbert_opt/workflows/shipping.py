@@ -1,4 +1,4 @@
-"""A plan made into the files that run, and those files measured on the check texts in their own engine."""
+"""Turn a plan into files that run, and measure these on the check texts in their engine."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ QUANTIZED = "quantized"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CheckSetup:
-    """What every plan of a run is measured with.
+    """The setup with which every plan of a run is measured.
 
     Attributes:
         loaded: the float model.
         data: the data set that was scored.
         check: the texts to measure on.
-        truth: the float model's answers to them.
-        targets: the right answers; None without labels.
+        truth: the float model's outputs for them.
+        targets: the correct answers; None without labels.
         engine: where the model will run; None measures in PyTorch.
-        activations: how the engine rounds the inputs of products; None takes the fastest way that the plan has.
+        activations: how the engine rounds the inputs of products; None takes the fastest way that the plan allows.
     """
 
     loaded: LoadedModel
@@ -61,7 +61,7 @@ class CheckSetup:
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
-    """A plan with its files and what they were measured to answer.
+    """A plan with its files and their measured quality.
 
     Attributes:
         plan: the plan.
@@ -115,12 +115,12 @@ def answers_and_targets(loaded: LoadedModel, texts: LabeledTexts) -> tuple[Outpu
         InputFileError: labels that the model does not know.
     """
     batches = evaluation_batches(loaded, texts)
-    targets = read_targets(loaded, texts, batches)  # first: a wrong label is said before a long run
+    targets = read_targets(loaded, texts, batches)  # first, so that a wrong label is reported before a long run
     return collect(loaded.head, loaded.model, batches), targets
 
 
 def ship(setup: CheckSetup, plan: Allocation, folder: Path, progress: Progress) -> Shipped:
-    """Quantize, export, run on the check texts and measure; folders of the same plan that are there are used again.
+    """Quantize, export, run on the check texts and measure; existing folders of the same plan are reused.
 
     Args:
         setup: model, texts and engine.
@@ -155,7 +155,7 @@ def ship(setup: CheckSetup, plan: Allocation, folder: Path, progress: Progress) 
 
 
 def _written(folder: Path, plan: Allocation) -> bool:
-    """Whether a folder of this very plan is there; one of another plan is removed."""
+    """Whether a folder of exactly this plan exists; one of another plan is removed."""
     if not folder.exists():
         return False
     if (folder / PLAN).is_file() and read_allocation(folder / PLAN) == plan:

@@ -1,4 +1,4 @@
-"""Leave out the rows of a model's tables whose pieces a vocabulary never needs, and rewrite the tokenizer."""
+"""Remove the rows of a model's tables whose pieces are never needed, and rewrite the tokenizer."""
 
 from __future__ import annotations
 
@@ -95,20 +95,21 @@ def trim_vocabulary(
     tiers: Sequence[float] = (),
     test_data: LabeledTexts | None = None,
 ) -> Trimmed:
-    """Write a model without the rows that given texts and words never use, and its table of words in tiers if asked.
+    """Write a model without the rows that given texts and words never use, with its word table in tiers if requested.
 
-    Texts whose pieces are all kept are read and answered exactly as before; words that lost their piece split into
-    smaller ones. Special tokens stay, and what keeps a known character from becoming unknown; see `models.pieces`.
+    Texts whose pieces are all kept are tokenized and answered exactly as before; words that lost their piece split into
+    smaller ones. Special tokens stay, and so does whatever keeps a known character from becoming unknown; see
+    `models.pieces`.
 
     Args:
         loaded: the model, from a folder.
-        data: texts like the deployment's, as many as there are; labels are not needed.
+        data: texts like those in deployment, as many as possible; labels are not needed.
         output: folder to write.
         words: to keep with all their pieces, whatever texts use; also pieces as the vocabulary writes them (`##ing`).
         min_count: how often the texts must use a piece for it to be kept; 0 keeps every piece.
         tiers: shares of the rows, most used ones first, that become tiers with bits of their own; the last tier is the
             rest. `(0.2,)` makes two tiers.
-        test_data: held-out text, which does not choose the pieces, to count how often it is read differently.
+        test_data: held-out text, which does not select pieces, to count how often it is tokenized differently.
 
     Returns:
         The written folder.

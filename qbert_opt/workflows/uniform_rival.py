@@ -1,4 +1,4 @@
-"""What a user would take without planning: every matrix at 8 bits, run in the same way."""
+"""What a user would choose without planning: every matrix at 8 bits, run in the same way."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class UniformRival:
 
 
 def uniform_rival(route: Route) -> UniformRival | None:
-    """Return the uniform 8-bit plan of least predicted loss that the engine and the device run; None without one.
+    """Return the uniform 8-bit plan of least predicted loss that the engine and device can run; None if there is none.
 
     Args:
         route: how the engine runs; its planned inputs and limits are those of the uniform plan too.

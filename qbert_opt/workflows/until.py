@@ -1,4 +1,4 @@
-"""Score more and more text until the predicted loss of the plan is as exact as asked."""
+"""Score more and more text until the predicted loss of the plan is as precise as requested."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def relative_error(plan: Allocation) -> float:
 
 
 def texts_needed(plan: Allocation, until: float) -> int | None:
-    """Return how many scoring texts make the relative error as small as asked, if it falls with their square root.
+    """Return how many scoring texts give the requested relative error, if it falls with their square root.
 
-    Where a few texts carry the loss (a small effective sample size), the error is itself rough, and the number too.
+    If a few texts carry the loss (a small effective sample size), the error itself is rough, and so is this number.
 
     Args:
         plan: the plan, with the number of texts that it was scored on.
@@ -49,17 +49,17 @@ def solve_until(
     start: int,
     most: int,
 ) -> tuple[ScoreTable, Solved]:
-    """Score text and solve, with more text each time, until the plan's prediction is as exact as asked.
+    """Score text and solve, with more text each time, until the plan's prediction is as precise as requested.
 
     Args:
         score: scores that many texts.
         solve: makes the plan of a table.
         until: relative standard error of the predicted loss at which to stop, above 0.
         start: texts of the first attempt.
-        most: texts that there are.
+        most: number of texts available.
 
     Returns:
-        The last table and its plan, exact enough or from all text.
+        The last table and its plan, precise enough or from all text.
     """
     count = min(start, most)
     while True:

@@ -1,4 +1,4 @@
-"""How texts are read with a whole vocabulary and with part of it."""
+"""How texts are tokenized with the whole vocabulary and with part of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ READ_TOGETHER = 1024  # texts per call of the tokenizer
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How held-out text is read with the smaller vocabulary.
+    """How held-out text is tokenized with the smaller vocabulary.
 
     Attributes:
         name: of the text.
@@ -59,7 +59,7 @@ def read_ids(loaded: LoadedModel, texts: Sequence[tuple[str, ...]]) -> Iterator[
 
 
 def check_reading(loaded: LoadedModel, trimmed: LoadedModel, texts: LabeledTexts, numbers: Mapping[int, int]) -> None:
-    """Check that texts of kept pieces are read as before.
+    """Check that texts of kept pieces are tokenized as before.
 
     Args:
         loaded: the whole model.
@@ -80,7 +80,7 @@ def check_reading(loaded: LoadedModel, trimmed: LoadedModel, texts: LabeledTexts
 
 
 def reading_of(loaded: LoadedModel, trimmed: LoadedModel, texts: LabeledTexts, numbers: Mapping[int, int]) -> Reading:
-    """Count how held-out text is read before and after.
+    """Count how held-out text is tokenized before and after.
 
     Args:
         loaded: the whole model.

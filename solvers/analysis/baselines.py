@@ -60,7 +60,7 @@ def random_plans(problem: ChoiceProblem, count: int = 20, seed: int = 0) -> tupl
 
     Each plan starts from random options, is repaired in a random order of preference, and is then filled by random
     steps of increasing usage. Fewer than `count` plans are returned if repair fails; under `max_families`, only plans
-    that happen to keep that limit.
+    that happen to meet that limit.
 
     Args:
         problem: Tables and constraints.

@@ -64,7 +64,7 @@ def refine(
     current = tuple(int(option) for option in choice)
     broken = violations(problem, current)
     if broken:
-        raise SolverError(f"refine: the plan breaks {', '.join(broken)}. Start from a plan that keeps every limit.")
+        raise SolverError(f"refine: the plan breaks {', '.join(broken)}. Start from a plan that meets every limit.")
     if max_measurements < 1:
         raise SolverError(f"refine: max_measurements is {max_measurements}. Give 1 or more.")
     start = loss = measure(current)

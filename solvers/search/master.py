@@ -3,7 +3,7 @@
     max t   such that   t ≤ height_k + slope_k·λ  for every cut k,   0 ≤ λ ≤ box
 
 A round adds one cut, so with highspy the simplex method goes on from the last maximum; SciPy's interface solves the
-program anew each round, and spends several times as long on checking it.
+program again each round, and spends several times as long on checking it.
 """
 
 from importlib.util import find_spec

@@ -71,8 +71,8 @@ def tokenizer():
     )  # fmt: skip
 
 
-def tiny_model(family, kind="classes", attention="eager"):
-    """A model of one family with one kind of head, random weights, in evaluation mode."""
+def tiny_model(family, kind="classes", attention="eager", **other):
+    """A model of one family with one kind of head, random weights, in evaluation mode; `other` is of its config."""
     name, shape = FAMILIES[family]
     names = LABELS.get(kind)
     labels = (
@@ -80,7 +80,7 @@ def tiny_model(family, kind="classes", attention="eager"):
         if names is None
         else {"id2label": dict(enumerate(names)), "label2id": dict(zip(names, range(9), strict=False))}
     )
-    config = getattr(transformers, f"{name}Config")(**COMMON, **shape, **labels)
+    config = getattr(transformers, f"{name}Config")(**COMMON, **shape | labels | other)
     torch.manual_seed(0)
     return getattr(transformers, f"{name}{HEADS[kind]}")._from_config(config, attn_implementation=attention).eval()
 

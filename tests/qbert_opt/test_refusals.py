@@ -10,6 +10,6 @@ def test_a_refusal_is_one_printable_line():
 
 def test_a_long_name_leaves_the_beginning_and_the_remedy():
     """The file stands at the beginning of a message and what to do at its end; both stay."""
-    line = str(InputFileError("scores.json: " + "x" * 10_000 + ". Make the file anew."))
-    assert line.startswith("scores.json: xxx") and line.endswith("xxx. Make the file anew.")
+    line = str(InputFileError("scores.json: " + "x" * 10_000 + ". Make the file again."))
+    assert line.startswith("scores.json: xxx") and line.endswith("xxx. Make the file again.")
     assert len(line) <= MAX_MESSAGE + 3

@@ -181,7 +181,7 @@ def _check_model(loaded: Any) -> None:
 
 
 def _read_progress(path: Path) -> dict[str, list[float]]:
-    """What a run that goes on finds, on a copy: it writes its file anew, and holds its lock until the process ends."""
+    """What a run that goes on finds, on a copy: it writes its file again, and holds its lock until the process ends."""
     from qbert_opt.runtime import locks
     from qbert_opt.runtime.resumable import Jobs
 

@@ -1,7 +1,7 @@
 """Seeded damage to the bytes of a file: as disks, editors, converters and adversaries do it.
 
-One engine for the tests, which try a few hundred mutations of every reader, and for `benchmarks/robustness.py`, which
-tries as many as there is time for.
+One engine for the tests, which try a few hundred mutations of every reader, and for
+`benchmarks/commands/robustness.py`, which tries as many as there is time for.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def test_hand_arithmetic(engine):
 @settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 3), st.integers(1, 12))
 def test_both_engines_find_the_same_maximum_after_every_cut(seed, rows, count):
-    """Going on from the last maximum, and with boxes that change, equals solving anew."""
+    """Going on from the last maximum, and with boxes that change, equals solving again."""
     random = np.random.default_rng(seed)
     warm, cold = _ByHighs(rows), _ByScipy(rows)
     cuts = []

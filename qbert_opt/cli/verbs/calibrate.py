@@ -35,13 +35,13 @@ def command(
         ),
     ] = None,
     from_bundle: Annotated[
-        Path | None, typer.Option("--from-bundle", help="What the script of a bundle wrote: becomes the device file.")
+        Path | None, typer.Option("--from-bundle", help="Result of a bundle's script, to turn into the device file.")
     ] = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Measure this machine with one engine on one thread: kernels, memories and small synthetic models.
 
-    `--bundle` measures another board: copy the folder there, run `python3 measure.py`, and give what it wrote to
+    `--bundle` measures another board: copy the folder there, run `python3 measure.py`, and pass its result to
     `--from-bundle`.
 
     Examples:

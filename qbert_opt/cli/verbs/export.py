@@ -43,8 +43,8 @@ def command(
         str | None,
         typer.Option(
             "--dtype",
-            help="Name the ONNX file as transformers.js asks for it by dtype: fp32 (onnx/model.onnx, the default), q8 "
-            "(onnx/model_quantized.onnx), int8, uint8, q4 or q2. Only the name: widths are the plan's.",
+            help="Name the ONNX file as transformers.js expects for a dtype: fp32 (onnx/model.onnx, the default), q8 "
+            "(onnx/model_quantized.onnx), int8, uint8, q4 or q2. Only the name changes: bit widths are the plan's.",
         ),
     ] = None,
     quiet: options.Quiet = False,
@@ -52,7 +52,7 @@ def command(
     """Write the model in an engine's file format, run it there, and compare the outputs with PyTorch's.
 
     The folder is laid out as on the hub: `onnx/model.onnx` or `openvino/openvino_model.xml` beside config, tokenizer
-    and, of a sentence-transformers folder, its modules and pooling.
+    and, for a sentence-transformers folder, its modules and pooling.
 
     Examples:
     `qbert-opt export out --engine openvino -o out-openvino`

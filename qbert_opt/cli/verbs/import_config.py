@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .. import options
+
+if TYPE_CHECKING:
+    from ...spec.choices import Choice
 
 
 def command(
@@ -42,15 +45,13 @@ def command(
     from ...reports.plan import print_plan
     from ...reports.printing import print_lines
     from ...spec.allocation import write_allocation
-    from ...spec.choices import choice
     from ...workflows.import_config import best_within, import_plan
 
     tool = config_tool(source)
+    filler = None if rest is None else _choice(rest)
     table = options.load_scores(scores)
     target, workload = options.load_target(device), workload_of(table.profile, seq_len, batch_size)
-    imported = import_plan(
-        config, tool, table, rest=None if rest is None else choice(rest), device=target, workload=workload
-    )
+    imported = import_plan(config, tool, table, rest=filler, device=target, workload=workload)
     plan = imported.plan
     if output is not None:
         write_allocation(plan, output)
@@ -59,3 +60,14 @@ def command(
     print_lines([*stand_in_lines(imported.stand_ins), *import_lines(imported, best_within(imported, table))])
     if output is not None:
         print_lines([f"wrote {output}"])
+
+
+def _choice(text: str) -> Choice:
+    """Read `--rest`."""
+    from ...errors import UsageError
+    from ...spec.choices import choice
+
+    try:
+        return choice(text)
+    except UsageError as error:
+        raise UsageError(f"--rest: {error}") from None

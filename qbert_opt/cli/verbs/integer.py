@@ -20,13 +20,13 @@ def command(
         typer.Option(
             "--nonlinearity",
             help="How nonlinear functions are computed: table, poly or shift; or by function, as in "
-            "softmax=poly,activation=table,norm=table; or auto, the ways that cost least on --device and are exact "
-            "enough. Default: as the plan was priced, else table.",
+            "softmax=poly,activation=table,norm=table; or auto, the cheapest on --device that are accurate "
+            "enough. Default: those that the plan was priced with, else table.",
         ),
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option("--device", "-d", help="Hardware whose prices choose the ways of --nonlinearity auto."),
+        typer.Option("--device", "-d", help="Hardware whose costs decide --nonlinearity auto."),
     ] = None,
     calibration_samples: options.CalibrationSamples = 256,
     emit: Annotated[
@@ -37,14 +37,14 @@ def command(
         int | None,
         typer.Option(
             "--emit-tokens",
-            help="Longest text of what --emit writes, which sizes the static memory in C; default: the program's.",
+            help="Longest text for --emit, which sets the static memory of the C code; default: the program's.",
         ),
     ] = None,
     columns: options.TextOptions,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write a program of integer operations only, proven free of overflow, and compare its answers with PyTorch's.
+    """Write a program of integer operations only, proven free of overflow, and compare its outputs with PyTorch's.
 
     Example: `qbert-opt integer out --data snips/dev -o out-integer --emit c,onnx`
 

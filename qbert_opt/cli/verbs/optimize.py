@@ -30,7 +30,7 @@ def command(
         str | None,
         typer.Option(
             "--activations",
-            help="How inputs are rounded: planned, int8, int8-coarse or float32; by default the fastest that holds.",
+            help="How inputs are rounded: planned, int8, int8-coarse or float32; by default the fastest that passes.",
         ),
     ] = None,
     scores: Annotated[str | None, typer.Option("--scores", "-s", help="Scores of this model and text.")] = None,

@@ -52,8 +52,8 @@ def command(
         str,
         typer.Option(
             "--resource",
-            help="Resource: bytes, total-bytes, latency, token (latency of a decoder's), energy, dram or bops; or two, "
-            "separated by a comma.",
+            help="Resource: bytes, total-bytes, latency, token (latency of a decoder step), energy, dram or bops; or "
+            "two, separated by a comma.",
         ),
     ] = "bytes",
     points: Annotated[

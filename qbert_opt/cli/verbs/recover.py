@@ -21,7 +21,7 @@ class TrainingOptions:
     steps: Annotated[str, typer.Option("--steps", help="Training steps, in order: ranges, blocks, distill.")] = "blocks"
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", help="A paper's training in place of ours: qbert, kdlsq, ternarybert or xtc."),
+        typer.Option("--recipe", help="Train as in a paper instead: qbert, kdlsq, ternarybert or xtc."),
     ] = None
     epochs: Annotated[
         str | None, typer.Option("--epochs", help="Passes over the text per step: 2, or blocks:3,distill:1.5.")

@@ -32,7 +32,7 @@ def command(
     measured: Annotated[
         list[str] | None,
         typer.Option(
-            "--measured", help="What evaluate --json or optimize measured (JSON); may be given several times."
+            "--measured", help="Measurements from evaluate --json or optimize (JSON); may be given several times."
         ),
     ] = None,
 ) -> None:

@@ -29,13 +29,13 @@ def command(
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads.")] = None,
     similarity: Annotated[
         bool,
-        typer.Option("--similarity", help="Of an encoder: print the cosine of every two texts instead of vectors."),
+        typer.Option("--similarity", help="For an encoder: print the cosine of every two texts instead of vectors."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the probability of every label.")] = False,
 ) -> None:
-    """Print for each text the predicted label and its probability; of an encoder without a head, the text's vector.
+    """Print each text's predicted label and its probability, or for an encoder without a head, the text's vector.
 
-    The vector is pooled, and normalized if the model's folder says so. Of pairs of texts, the cosine is printed.
+    The vector is pooled, and normalized if the model's folder says so. For pairs of texts, the cosine is printed.
 
     Examples:
     `qbert-opt run out --text "turn the light on"`

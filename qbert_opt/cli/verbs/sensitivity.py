@@ -30,7 +30,7 @@ class StabilityOptions:
         typer.Option(
             "--budget",
             "-b",
-            help="Of the plans of --stability, and which --metric differentiable learns at; as in 'solve'.",
+            help="Budget for --stability and for --metric differentiable; as in 'solve'.",
         ),
     ] = "2.5bit"
 

@@ -76,7 +76,7 @@ class WorkerOptions:
 def command(
     *,
     source: Annotated[str, typer.Argument(metavar="SWEEP", help="A sweep file (YAML); docs/sweep.md describes it.")],
-    output: Annotated[str, typer.Option("--output", "-o", help="Folder of the tables; a killed sweep goes on there.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder for the tables; a killed sweep resumes there.")],
     cache: Annotated[
         str | None,
         typer.Option("--cache", help="Folder of every step's result; by default 'artifacts' in the output."),

@@ -14,11 +14,13 @@ def command(
     model: options.Model,
     data: Annotated[
         list[str] | None,
-        typer.Option("--data", help="Texts like the deployment's, whose pieces are kept; repeatable."),
+        typer.Option("--data", help="Texts like those in deployment, whose pieces are kept; repeatable."),
     ] = None,
     words: Annotated[
         str | None,
-        typer.Option("--words", help="File of words to keep with all their pieces, one a line; pieces as ##ing too."),
+        typer.Option(
+            "--words", help="File of words to keep with all their pieces, one per line; also pieces as ##ing."
+        ),
     ] = None,
     min_count: Annotated[
         int,
@@ -32,19 +34,19 @@ def command(
     ] = None,
     test_data: Annotated[
         str | None,
-        typer.Option("--test-data", help="Held-out text: how much of it is read and answered differently."),
+        typer.Option("--test-data", help="Held-out text on which to measure how tokens and answers change."),
     ] = None,
     output: Annotated[str, typer.Option("--output", "-o", help="Model folder to write.")],
     columns: options.TextOptions,
 ) -> None:
-    """Leave out the rows of a model's tables that texts and words never use, and rewrite the tokenizer.
+    """Remove the rows of a model's embedding tables that texts and words never use, and rewrite the tokenizer.
 
-    The result is an ordinary model folder. Texts whose pieces are all kept are read and answered exactly as before;
-    other words split into smaller pieces, and no known character becomes unknown. row_map.json in the folder has the
-    old row of each row.
+    The result is an ordinary model folder. Texts whose pieces are all kept are tokenized and answered exactly as
+    before; other words split into smaller pieces, and no known character becomes unknown. row_map.json in the folder
+    maps each row to its old row.
 
     With --tiers, the most used rows come first, and sensitivity, solve and quantize treat each tier as a table of its
-    own, with bits of its own; --min-count 0 leaves no row out.
+    own, with its own bits; --min-count 0 removes no row.
 
     Examples:
     `qbert-opt trim-vocabulary --model models/minilm-snips --data snips/dev --test-data snips/test -o smaller`

@@ -7,7 +7,7 @@ import math
 from ...formats.affine import container_bits
 from ..engine_bench import PRECISIONS, EngineBench
 
-GROUP_BYTES = 12  # scale, zero point and remainder of a group, as floats; see benchmarks/held_memory.py
+GROUP_BYTES = 12  # scale, zero point and remainder of a group, as floats; see benchmarks/devices/held_memory.py
 BESIDE_BITS = 1  # approximate overhead per code of a packed matrix
 
 

@@ -27,7 +27,7 @@ from ..session import Activations, Arrays, Session
 INSTALL = "pip install 'qbert-opt[litert]'"
 FORMAT = "tflite"
 _FORMS: tuple[Form, ...] = ("symmetric", "signed")
-_MEASURED = "measured: benchmarks/runtimes_results.jsonl (6 x 384, 128 tokens, AVX2 without VNNI, whole model)"
+_MEASURED = "measured: benchmarks/engines/runtimes_results.jsonl (6 x 384, 128 tokens, AVX2 without VNNI, whole model)"
 RULES = EngineRules(
     bits=(2, 3, 4, 5, 6, 7, 8),
     forms=_FORMS,
@@ -69,7 +69,7 @@ RULES = EngineRules(
         "tests/qbert_opt/engines/test_litert.py",
         "biases and LayerNorms are float32, zero points of rows are stored although they are 0: "
         "qbert_opt/formats/tflite_file.py",
-        "bytes of the graph: measured: benchmarks/engine_files_results.json",
+        "bytes of the graph: measured: benchmarks/devices/engine_files_results.json",
     ),
 )
 

@@ -124,7 +124,7 @@ def product(
 
 @native_code()
 def misread(folder: Path, texts: Iterable[tuple[str, Sequence[int]]]) -> str | None:
-    """Return the first text that llama.cpp's tokenizer reads otherwise than the model's; None if there is none.
+    """Return the first text that llama.cpp's tokenizer reads differently from the model's; None if there is none.
 
     Of an encoder, the same tokens have the same state, bit for bit, so states tell whether a text became them.
 

@@ -24,7 +24,7 @@ from ..session import Activations, Arrays, Session
 INSTALL = "pip install 'qbert-opt[onnxruntime]'"
 FORMAT = "onnx"
 _FORMS: tuple[Form, ...] = ("offset", "symmetric", "signed", "zero-point")
-_HELD_OUT = "benchmarks/held_out_plans_onnxruntime.json (4 layers x 768, 176 tokens, whole model)"
+_HELD_OUT = "benchmarks/devices/held_out_plans_onnxruntime.json (4 layers x 768, 176 tokens, whole model)"
 GRAPH_LAW = GraphLaw(
     21405,
     25681,
@@ -62,7 +62,7 @@ RULES = EngineRules(
         Speed("8 bits, rows:each", 1.24, f"measured: {_HELD_OUT}"),
         Speed("4 bits, columns:64", 0.79, f"measured: {_HELD_OUT}"),
         Speed("2 bits, columns:32", 0.37, f"measured: {_HELD_OUT}"),
-        Speed("per-row ranges with static input ranges", 2.30, "measured: benchmarks/engines_results.json"),
+        Speed("per-row ranges with static input ranges", 2.30, "measured: benchmarks/engines/engines_results.json"),
         Speed("any of these on an Arm processor", None, "assumed: as fast as the device file says of integers"),
     ),
     sources=(
@@ -75,7 +75,7 @@ RULES = EngineRules(
         "8-bit activations in products of weights, float32 elsewhere: accuracy_level 4 of MatMulNBits; "
         "DynamicQuantizeLinear and MatMulInteger, onnxruntime.ai/docs/performance/model-optimizations/quantization",
         "with static inputs, codes are expanded to bytes when a session starts: qbert_opt/formats/onnx_graph.py",
-        "bytes of the graph: measured: benchmarks/engine_files_results.json",
+        "bytes of the graph: measured: benchmarks/devices/engine_files_results.json",
     ),
 )
 

@@ -22,7 +22,7 @@ from ..session import Activations, Arrays, Session
 INSTALL = "pip install 'qbert-opt[openvino]'"
 FORMAT = "openvino-ir"
 _FORMS: tuple[Form, ...] = ("offset", "symmetric", "signed", "zero-point")
-_HELD_OUT = "benchmarks/held_out_plans_openvino.json (4 layers x 768, 176 tokens, whole model)"
+_HELD_OUT = "benchmarks/devices/held_out_plans_openvino.json (4 layers x 768, 176 tokens, whole model)"
 RULES = EngineRules(
     bits=(2, 3, 4, 5, 6, 7, 8),
     forms=_FORMS,
@@ -58,21 +58,22 @@ RULES = EngineRules(
         Speed("4 bits, columns:64", 1.71, f"measured: {_HELD_OUT}"),
         Speed("2 bits, columns:32", 1.64, f"measured: {_HELD_OUT}"),
         Speed("8 bits, columns:16 (in floats)", 0.84, f"measured: {_HELD_OUT}"),
-        Speed("per-row ranges with static input ranges", 2.84, "measured: benchmarks/engines_results.json"),
+        Speed("per-row ranges with static input ranges", 2.84, "measured: benchmarks/engines/engines_results.json"),
         Speed("any of these on an Arm processor", None, "assumed: as fast as the device file says of integers"),
     ),
     sources=(
         "bits 2, 4, 8 stay packed: docs.openvino.ai, element types; u3 and u6 are unpacked to float32 when a model is "
         "compiled (seen with 2026.4.1, no result file), so 3 and 5 to 7 bits are widened",
-        "column groups of 16 in floats, of 32 and 64 in integers: measured: benchmarks/held_out_plans_openvino.json; "
-        "96, 128, 256 and 384 in integers, 48 in floats: seen with 2026.4.1 on one AVX-512 core, no result file",
+        "column groups of 16 in floats, of 32 and 64 in integers: measured: "
+        "benchmarks/devices/held_out_plans_openvino.json; 96, 128, 256 and 384 in integers, 48 in floats: seen with "
+        "2026.4.1 on one AVX-512 core, no result file",
         "ranges are float16 scales, row groups repeated per row, offsets a second product: "
         "qbert_opt/formats/openvino_graph.py",
         "8-bit activations in products of weights, float32 elsewhere: DYNAMIC_QUANTIZATION_GROUP_SIZE and "
         "INFERENCE_PRECISION_HINT, docs.openvino.ai, CPU device",
         "with static inputs, codes are expanded to bytes when a model is compiled: "
-        "qbert_opt/formats/openvino_graph.py; memory: benchmarks/base_shape_results.json",
-        "bytes of the graph: measured: benchmarks/engine_files_results.json",
+        "qbert_opt/formats/openvino_graph.py; memory: benchmarks/engines/base_shape_results.json",
+        "bytes of the graph: measured: benchmarks/devices/engine_files_results.json",
     ),
 )
 COARSE = 128  # inputs that share a range when rounded to 8 bits; 32 by default

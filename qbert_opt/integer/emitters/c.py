@@ -4,7 +4,7 @@
     encoder.c          the encoder
     constants.h        declarations of the arrays
     constants_N.c      the arrays
-    main.c             an example: token ids on standard input, one text a line
+    main.c             an example: token ids on standard input, one text per line
 
 Codes of up to 2 and up to 4 bits share bytes and are unpacked row by row; wider codes are int8. Values are stored in 8,
 16 or 32 bits as their proven intervals ask, and computed in 32; only the product inside a requantization has 64.
@@ -153,7 +153,7 @@ def _encoder(program: Program, calls: Calls, sums: int) -> str:
 
 
 def _example(program: Program) -> str:
-    """Return a program that reads token ids, one text a line, and prints the integers of the answers."""
+    """Return a program that reads token ids, one text per line, and prints the integers of the answers."""
     values = program.values
     arrays, fills, passed = [], [], []
     for value in program.inputs:
@@ -171,7 +171,7 @@ def _example(program: Program) -> str:
                    f'                printf("%ld ", (long){result}[i]);']  # fmt: skip
     call = ", ".join([*passed, "tokens", *(argument(name) for name in _results(program))])
     return "\n".join([
-        "/* Token ids on standard input, one text a line; the integers of its answers on standard output. */",
+        "/* Token ids on standard input, one text per line; the integers of its answers on standard output. */",
         "#include <stdio.h>", "", '#include "encoder.h"', "", *arrays, "", "int main(void) {",
         "    int tokens = 0, status = 0, found, after;", "    long id;",
         '    while ((found = scanf("%ld", &id)) == 1) {', "        if (tokens < ENCODER_MAX_TOKENS) {",

@@ -65,7 +65,8 @@ class SquaredDistance:
 def kl_divergence(reference: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
     """Return KL(softmax(reference) || softmax(outputs)) of each row in nats, float64 `[rows]`.
 
-    Computed in float64, since rounding in float32 can make small divergences negative.
+    Computed in float64, since rounding in float32 would hide small divergences; those of rounding itself may fall below
+    0, and are 0.
 
     Args:
         reference: logits `[rows, columns]`.
@@ -96,4 +97,4 @@ def confidence(values: torch.Tensor) -> torch.Tensor:
 
 
 def _kl(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
-    return (log_p.exp() * (log_p - log_q)).sum(-1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1).clamp(min=0)

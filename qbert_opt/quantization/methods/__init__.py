@@ -1,4 +1,4 @@
-"""Quantizers, one file each. What one must define is `quantization.quantizer.Quantizer`."""
+"""Quantizers, one file each; `quantization.quantizer.Quantizer` says what each must define."""
 
 from ..quantized_matrix import QuantizedMatrix
 

@@ -14,7 +14,9 @@ from . import quantease
 __all__ = ["FORMS", "GRADIENT_SHARE", "NEEDS_GRAM", "quantize"]
 
 NEEDS_GRAM = True
-GRADIENT_SHARE = 0.5  # of the gradient-weighted second moments in the gram; `benchmarks/quantizers.py` tries others
+GRADIENT_SHARE = (
+    0.5  # of the gradient-weighted second moments in the gram; `benchmarks/quantizers/quantizers.py` tries others
+)
 
 
 def quantize(

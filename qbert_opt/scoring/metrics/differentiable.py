@@ -11,11 +11,11 @@ temperature t falls geometrically. AQ-BERT searches per sub-group, uses labels, 
 and trains the found model from scratch; here weights are what the quantizer gives, choices belong to matrices, and
 the solver makes the plan.
 
-β is the sum of what KL's gradients and what the size's gradients added. The size's part only keeps the mixtures at the
-budget while KL is learned. The scores are −log softmax of KL's part, because the program knows sizes exactly; with
-both, a plan whose most probable choices are small would leave bytes unspent.
+β is the sum of two parts, from the gradients of KL and of the size. The size part only keeps the mixtures at the budget
+while KL is learned. The scores are −log softmax of the KL part alone, because the solver knows sizes exactly; with both
+parts, a plan whose most probable choices are small would leave bytes unspent.
 
-All matrices are learned together, so every process of several does the whole work and gets the same scores.
+All matrices are learned together, so with several processes each does the whole work and gets the same scores.
 """
 
 from __future__ import annotations
@@ -176,10 +176,10 @@ def size_slopes(mixtures: Sequence[Mixture], logits: Sequence[torch.Tensor], bud
 
 
 def _feasible_budget(task: ScoringTask) -> int:
-    """Return the budget, which some choices keep.
+    """Return the budget, after checking that some choices meet it.
 
     Raises:
-        InfeasibleError: none do.
+        InfeasibleError: no choices do.
     """
     budget, least = task.given_budget(), sum(min(task.sizes[m.module]) for m in task.profile.matrices)
     if budget < least:

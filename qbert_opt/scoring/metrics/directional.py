@@ -5,10 +5,11 @@ its sign; both are lost when a norm is multiplied by a trace or an eigenvalue.
 
 **Softmax temperature.** The curvature of KL is that at temperature 1, but on a confident model nearly all of it comes
 from a few uncertain texts, and which of them the scoring set contains is chance. At temperature 2 all texts contribute,
-and plans chosen by it have no larger loss, on confident models half the loss (`benchmarks/temperature.py`); but its
-unit is not KL. Choices are therefore ranked at temperature 2, and all scores are then multiplied by one common factor:
-the mean over matrices and choices of the score at 1 over that at 2, both from the same back-propagations
-(`curvature.columns.sharpening`), shrunk towards 1 if the effective sample size is small (`score_rows.common_scale`).
+and plans chosen by it have no larger loss, on confident models half the loss (`benchmarks/scoring/temperature.py`);
+but its unit is not KL. Choices are therefore ranked at temperature 2, and all scores are then multiplied by one
+common factor: the mean over matrices and choices of the score at 1 over that at 2, both from the same
+back-propagations (`curvature.columns.sharpening`), shrunk towards 1 if the effective sample size is small
+(`score_rows.common_scale`).
 Outputs whose factors are random sign sums are scored at temperature 1.
 
 With several classes a few uncertain texts carry most of the curvature: they are back-propagated for every column, the

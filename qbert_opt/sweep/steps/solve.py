@@ -34,7 +34,7 @@ def make(work: Work, folder: Path) -> None:
         folder: where to write.
 
     Raises:
-        InfeasibleError: no plan keeps the limits; states the nearest feasible value.
+        InfeasibleError: no plan meets the limits; states the nearest feasible value.
         InputFileError: the device file is not what the sweep began with.
     """
     options = work.task.options

@@ -18,7 +18,7 @@ from ..settings import RecoverySettings
 from ..student import Student
 from ..teacher import Teacher
 
-RATES = (6e-4, 3e-4)  # half of the first leaves 1.04 to 1.35 times the KL, six of six runs (benchmarks/README.md)
+RATES = (6e-4, 3e-4)  # half of the first leaves 1.04 to 1.35 times the KL, six of six runs (benchmarks/recovery)
 COST = 1.0
 
 

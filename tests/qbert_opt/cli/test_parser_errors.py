@@ -60,6 +60,22 @@ def test_there_are_many(cli):
         ("solve --top-k", "See 'qbert-opt solve --help'."),
         ("solve --budget 25MB --device car-soc --rate inf", "--rate inf: must be more than 0 and less than 1e+09"),
         ("devices show magic", "qbert-opt: magic: found no such file or device"),
+        (
+            "import-config x --from nncf -s reference --rest 9bit/rows:1/rtn",
+            "--rest: choice '9bit/rows:1/rtn': bits 9: '9' is not a bit width. Legal: 1, 2",
+        ),
+        (
+            "import-config x --from nncf -s reference --rest 4bit/tiles:1/rtn",
+            "--rest: choice '4bit/tiles:1/rtn': grouping tiles:1: 'tiles:1' is not a grouping. Legal: rows:N",
+        ),
+        ("import-config x --from nncf -s reference --rest 4bit", "--rest: choice '4bit': not of the form BITSbit/"),
+        ("solve --budget 4bit -m x --measure tidl", "--measure tidl: can be planned for only"),
+        ("solve --budget 4bit -m x --measure torch", "--measure torch: runs every plan as floats"),
+        ("solve --budget 4bit -d car-soc --nonlinearity softmax=9", "--nonlinearity softmax=9: legal: poly, shift, "),
+        (
+            "pareto --devices car-soc --allow-drop 1 --points 5",
+            "--points: belongs to a family of sizes; --devices makes one plan for each. Remove it, or give one",
+        ),
         ("pareto --devices magic", "--devices magic: found no such file or device"),
     ],
 )

@@ -155,7 +155,7 @@ def test_an_interrupted_run_goes_on(cli, workspace, tmp_path, tiny_folder, data_
     assert stopped.code == 130
     assert stopped.complaint == (
         "qbert-opt: interrupted; nothing half-written is left; finished work is kept in "
-        f"{tmp_path / 'a.json.partial'}: the same command goes on from there."
+        f"{tmp_path / 'a.json.partial'}: the same command resumes from there."
     )
     assert [p.name for p in tmp_path.iterdir()] == ["a.json.partial"]
     with monkeypatch.context() as patch:

@@ -278,12 +278,12 @@ def test_graphs_built_anew_give_the_same_products(network):
     model, _, labels, batches = network
     parameters = list(model.parameters())
     vector = np.random.default_rng(0).standard_normal(sum(p.numel() for p in parameters))
-    kept, anew = (
+    kept, again = (
         HessianOperator(loss_of(model, labels), parameters, batches, keep_graphs=keep) for keep in (True, False)
     )
-    np.testing.assert_array_equal(kept @ vector, anew @ vector)
+    np.testing.assert_array_equal(kept @ vector, again @ vector)
     np.testing.assert_allclose(
-        np.average(anew.quadratic_forms(vector), weights=anew.batch_rows), vector @ (kept @ vector), rtol=1e-12
+        np.average(again.quadratic_forms(vector), weights=again.batch_rows), vector @ (kept @ vector), rtol=1e-12
     )
 
 

@@ -66,7 +66,7 @@ def test_a_vocabulary_that_the_format_reads_otherwise(cli, tmp_path):
     wordpiece(lowercase=False).save_pretrained(model)
     folder = quantized(model, tmp_path / "q")
     refused = cli("export", folder, "--engine", "llama-cpp", "-o", tmp_path / "out", "--quiet")
-    line = "reads texts otherwise than the model's tokenizer: it tells capitals from small letters. Use --engine "
+    line = "splits texts differently from the model's tokenizer: it tells capitals from small letters. Use --engine "
     assert refused.code == 2 and line in refused.complaint and not (tmp_path / "out").exists()
 
 

@@ -230,7 +230,7 @@ class TestRunning:
         wordpiece(lowercase=False).save_pretrained(model)
         quantized = quantized_folder(model, texts, tmp_path / "q")
         monkeypatch.setattr("qbert_opt.formats.wordpiece._difference", lambda *_: None)
-        with pytest.raises(UsageError, match=r"^`engine` llama-cpp: its own tokenizer reads 'W[0-9 W]+' otherwise"):
+        with pytest.raises(UsageError, match=r"^`engine` llama-cpp: its own tokenizer splits 'W[0-9 W]+' differently"):
             export_model(quantized, "llama-cpp", tmp_path / "out")
         assert not (tmp_path / "out").exists()
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from plain_bert import bert
-from unpacked_codes import CODES
+from unpacked_codes import engine_codes
 
 from qbert_opt.checkpoint.reader import load_quantized, read_matrices
 from qbert_opt.costs.portable import PORTABLE_FORMS, plan_target
@@ -56,29 +56,29 @@ def exported(request, quantized, tmp_path_factory):
 
 def test_every_file_holds_the_same_codes(quantized, exported):
     """All matrices and tables of the plan, in integers and scales."""
-    same, others = CODES.compared(quantized, exported)
+    same, others = engine_codes.compared(quantized, exported)
     assert others == []
     assert len(same) == len(set(same)) == 15
 
 
 def test_another_code_or_scale_is_seen(quantized, exported):
     """One code of a matrix moved by one, and one scale by its last bit: neither is in the file."""
-    found = CODES.READERS[exported.name](exported)
+    found = engine_codes.READERS[exported.name](exported)
     _, plan = load_quantized(quantized)
     for item in itertools.islice(read_matrices(quantized, plan), 4):
         matrix = affine(item.module, item.quantized)
-        assert CODES.kept(found, matrix)
+        assert engine_codes.kept(found, matrix)
         matrix.codes[-1, -1] ^= 1
-        assert not CODES.kept(found, matrix), item.module
+        assert not engine_codes.kept(found, matrix), item.module
         matrix.codes[-1, -1] ^= 1
         matrix.scale[-1, -1] = np.nextafter(matrix.scale[-1, -1], np.float16(np.inf))
-        assert not CODES.kept(found, matrix), item.module
+        assert not engine_codes.kept(found, matrix), item.module
 
 
 def test_packed_integers_by_hand():
     """The lowest bits first."""
-    assert CODES.unpacked(np.array([[0b11_10_01_00]], np.uint8), 2).tolist() == [[0, 1, 2, 3]]
-    assert CODES.unpacked(np.array([[0x2F]], np.uint8), 4).tolist() == [[15, 2]]
-    codes, scale = CODES.turned(np.array([[-2, 1, 0, 1]], np.int16), np.array([[-0.5, 0.25]]))
+    assert engine_codes.unpacked(np.array([[0b11_10_01_00]], np.uint8), 2).tolist() == [[0, 1, 2, 3]]
+    assert engine_codes.unpacked(np.array([[0x2F]], np.uint8), 4).tolist() == [[15, 2]]
+    codes, scale = engine_codes.turned(np.array([[-2, 1, 0, 1]], np.int16), np.array([[-0.5, 0.25]]))
     assert codes.tolist() == [[2, -1, 0, 1]] and scale.tolist() == [[0.5, 0.25]]
     assert set(PORTABLE_FORMS) == {2, 4, 8}

@@ -12,9 +12,9 @@ import pytest
 import typer
 
 ROOT = Path(__file__).parents[3]
-WRITTEN = ["README.md", "CONTRIBUTING.md", "benchmarks/README.md"]
+WRITTEN = ["README.md", "CONTRIBUTING.md"]
 TEXTS = [ROOT / name for name in WRITTEN] + sorted((ROOT / "docs").glob("*.md"))
-TEXTS += sorted((ROOT / "docs" / "concepts").glob("*.md"))
+TEXTS += sorted((ROOT / "docs" / "concepts").glob("*.md")) + sorted((ROOT / "benchmarks").glob("**/README.md"))
 
 
 def generator():

@@ -67,7 +67,7 @@ def test_every_token_lies_between_the_two_sums(scores, name, bits):
 
 
 def test_a_limit_on_tokens_per_second_is_kept_and_proven(scores, slow):
-    """Between the slowest and the fastest uniform plan, every limit is kept, and faster plans lose no less."""
+    """Between the slowest and the fastest uniform plan, every limit is met, and faster plans lose no less."""
     device = load_device("rpi5")
     before = -1.0
     for speed in (1.05 * slow.device.decode.tokens_per_s, 1.15 * slow.device.decode.tokens_per_s):
@@ -183,7 +183,7 @@ def test_a_plan_with_a_cache_survives_its_file(cached, slow, tmp_path):
 
 
 def test_the_least_loss_limit_counts_the_cache(cached):
-    """Under a limit on loss, a narrow cache takes its part of it; the fastest plan keeps the limit in all."""
+    """Under a limit on loss, a narrow cache takes its part of it; the fastest plan meets the limit in all."""
     most = 0.15
     plan = allocate(
         cached, Limits(), device="rpi5", workload=WORK, constraints=PlanConstraints(max_loss=most, least="token")

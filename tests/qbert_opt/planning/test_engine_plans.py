@@ -87,7 +87,8 @@ def test_an_engine_that_the_device_does_not_list_is_refused(reference):
 
 def test_an_engine_without_a_scored_choice_says_what_it_holds(reference):
     """The bundled table has no symmetric choices."""
-    with pytest.raises(UsageError, match=r"`engine` tidl: holds none .*It holds 8 bits, form symmetric, signed, rows"):
+    supported = r"`engine` tidl: supports none .*It supports 8 bits, form symmetric, signed, rows"
+    with pytest.raises(UsageError, match=supported):
         allocate(reference, Limits(), constraints=PlanConstraints(engine="tidl"))
 
 

@@ -235,7 +235,7 @@ def test_limits_that_need_a_device(reference_sums, limits, message):
 
 
 def test_a_bandwidth_needs_a_rate(reference_sums, car_soc):
-    """Bytes per second are bytes per inference times a rate; with a rate, the limit is kept."""
+    """Bytes per second are bytes per inference times a rate; with a rate, the limit is met."""
     with pytest.raises(UsageError, match=r"`bandwidth_bytes_per_s`: needs `inferences_per_s`"):
         allocate(reference_sums, Limits(bandwidth_bytes_per_s=1e9), device=car_soc)
     limits = Limits(encoder_bytes=25_000_000, bandwidth_bytes_per_s=1e9, inferences_per_s=30)

@@ -246,5 +246,5 @@ def test_on_the_command_line(cli, portable_scores, rtn_scores, tmp_path):
     assert both.code == 2 and "--portable: is a plan for several engines. Leave --engine out." in both.complaint
     write_scores(rtn_scores, scores)
     missing = cli("solve", "--scores", scores, "--budget", "5bit", "--portable", "openvino,qnn")
-    assert missing.code == 2 and "--portable openvino,qnn: holds none of the choices" in missing.complaint
+    assert missing.code == 2 and "--portable openvino,qnn: supports none of the choices" in missing.complaint
     assert "2 bits signed, 4 bits symmetric, 8 bits symmetric" in missing.complaint

@@ -95,7 +95,7 @@ def test_optimize_refuses_a_width_that_no_block_divides_before_it_scores(
     assert said.code == 2
     assert said.complaint == (
         f"qbert-opt: --engine {engine}: bert.encoder.layer.0.attention.self.query has 40 inputs; it needs a multiple "
-        f"of {multiple}, however it is stored. Engines that hold it: litert, openvino, qnn."
+        f"of {multiple}, however it is stored. Engines that support it: litert, openvino, qnn."
     )
     assert not (tmp_path / "out").exists()
     table = unscored(profile_model(load_model(model)), default_grid("gptq"))

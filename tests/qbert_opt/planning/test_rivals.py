@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.plans import only
+from benchmarks.predictions.plans import only
 from benchmarks.rivals import contest, environment
-from benchmarks.rivals.answers import Refusal, WrongAnswer, ask, code_bits, labels, read_answer
-from benchmarks.rivals.asked import Asked, answer, read, refuse
+from benchmarks.rivals.answers import Refusal, WrongAnswer, ask, code_bits, labels, read_answer, right_answers
+from benchmarks.rivals.asked import Asked, answer, has_loss, inputs, read, refuse
 from benchmarks.rivals.nncf import cut
 from benchmarks.rivals.pair import Measured
 from qbert_opt.models.samples import NONE, Targets, TokenBatch
@@ -64,7 +64,7 @@ def test_a_broken_answer_and_a_refusal_are_told_apart(tmp_path):
 
 def test_a_rival_without_an_environment_is_one_line(tmp_path):
     """It says which command makes it; an unknown rival lists those there are."""
-    with pytest.raises(environment.MissingEnvironment, match=r"nncf: no environment in .*environment\.py nncf"):
+    with pytest.raises(environment.MissingEnvironment, match=r"nncf: no environment in .*environment nncf"):
         ask("nncf", ASKED, tmp_path / "environments", tmp_path)
     with pytest.raises(environment.MissingEnvironment, match=r"haq: not a rival\. Legal: modelopt, autoround"):
         environment.make("haq", tmp_path)
@@ -94,6 +94,42 @@ def test_labels_are_given_per_text_or_per_token():
     marks = torch.tensor([[False, True, True], [True, False, False]])
     tags = Targets("tags", torch.tensor([1, 2, 3]), torch.tensor([0, 1, 1]))
     assert labels(TokenBatch(inputs, (1, 0), positions=marks), tags).tolist() == [[NONE, 2, 3], [1, NONE, NONE]]
+
+
+def test_spans_are_given_by_start_and_end():
+    """One start and end for each window of the batch; a window without a target has a token beyond the text."""
+    inputs = {"input_ids": torch.ones(2, 9, dtype=torch.int64), "attention_mask": torch.ones(2, 9, dtype=torch.int64)}
+    spans = Targets("spans", torch.tensor([3, 4, NONE, NONE, 0, 8]), torch.tensor([0, 0, 1, 1, 2, 2]))
+    found = right_answers(TokenBatch(inputs, (2, 1)), spans)
+    assert {name: rows.tolist() for name, rows in found.items()} == {
+        "start_positions": [0, 9],
+        "end_positions": [8, 9],
+    }
+
+
+def test_spans_beyond_the_text_do_not_enter_the_loss_of_transformers(tmp_path):
+    """The loss over both windows is that of the window with a target alone."""
+    from transformers import BertConfig, BertForQuestionAnswering
+
+    torch.manual_seed(0)
+    small = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    model = BertForQuestionAnswering(BertConfig(vocab_size=20, **small)).eval()
+    tokens = torch.arange(18).reshape(2, 9)
+    given = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+    spans = Targets("spans", torch.tensor([3, 4, NONE, NONE]), torch.tensor([0, 0, 1, 1]))
+    both = model(**given, **right_answers(TokenBatch(given, (0, 1)), spans)).loss
+    first = {name: rows[:1] for name, rows in given.items()}
+    alone = model(**first, start_positions=torch.tensor([3]), end_positions=torch.tensor([4])).loss
+    assert both.item() == pytest.approx(alone.item(), rel=1e-6)
+
+
+def test_embeddings_have_no_loss():
+    """Without right answers a batch is token ids and mask alone; rivals that need a gradient can tell."""
+    ids = {"input_ids": [[1, 2]], "attention_mask": [[1, 1]]}
+    assert not has_loss(Asked("m", "embeddings", (), (2,), (2.5,), (ids,)))
+    with_labels = Asked("m", "classes", (), (2,), (2.5,), (ids | {"labels": [1]},))
+    assert has_loss(with_labels)
+    assert [sorted(batch) for batch in inputs(with_labels)] == [["attention_mask", "input_ids"]]
 
 
 def test_nncf_is_cut_where_its_limit_is_kept():

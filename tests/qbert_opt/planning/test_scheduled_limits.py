@@ -40,7 +40,7 @@ def test_every_schedule_lies_between_the_two_sums(reference, name):
 
 
 def test_a_tighter_latency_is_never_better_and_its_bound_never_above_it(reference, car_soc):
-    """As the latency limit is lowered, loss and bound rise, and every plan keeps its limit."""
+    """As the latency limit is lowered, loss and bound rise, and every plan meets its limit."""
     few = {"device": car_soc, "constraints": PlanConstraints(bits=(2, 4, 8), groupings=("rows:1", "columns:64"))}
     relaxed = allocate(reference, Limits(encoder_bytes=25_000_000), **few)
     before = relaxed.lower_bound

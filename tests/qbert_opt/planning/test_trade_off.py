@@ -172,7 +172,7 @@ def test_a_budget_of_exactly_the_least_plan_holds(rtn_scores, size):
     with pytest.raises(InfeasibleError, match=r"is below the floor: nearest feasible"):
         allocate(rtn_scores, below)
     if size == "encoder_bytes":
-        with pytest.raises(InfeasibleError, match=r"no plan keeps the limits on other resources: .*\. Raise them\.$"):
+        with pytest.raises(InfeasibleError, match=r"no plan meets the limits on other resources: .*\. Raise them\.$"):
             trade_off(PlanningTask(rtn_scores, below), ("total-bytes",), points=3)
 
 

@@ -225,7 +225,7 @@ def test_the_verdict_is_for_uniform_8_bits_where_they_do(gptq_scores):
     uniform = uniform_allocation(gptq_scores, choice("8bit/rows:each/gptq"))
     plan = allocate(gptq_scores, Limits(encoder_bytes=uniform.encoder_bytes))
     worse = plan.model_copy(update={"predicted_loss": 2 * uniform.predicted_loss, "uniform": ()})
-    assert "Uniform 8-bit keeps every limit and is predicted to lose less: take it" in html_report(
+    assert "Uniform 8-bit meets every limit and is predicted to lose less: take it" in html_report(
         worse, scores=gptq_scores
     )
     tight = allocate(gptq_scores, Limits(encoder_bytes=uniform.encoder_bytes // 2))

@@ -58,7 +58,7 @@ def test_one_pass_gives_the_loss_at_both_temperatures(tiny, sentences):
 def test_one_drawn_column_is_an_unbiased_estimate(classes, confidence, temperature):
     """Over many draws, its square is the output Hessian at both temperatures; a certain prediction has none."""
     outputs = confidence * torch.randn(1, classes, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    many = torch.arange(20_000)
+    many = torch.arange(2_000)  # even draws: their mean is off by less than a 500th of the trace
     column, worth = drawn_factors(outputs.expand(len(many), -1), temperature, many, seed=3)
     for weight, at in ((torch.ones(len(many)), temperature), (worth, 1.0)):
         exact = output_factors(outputs, at)[0]

@@ -59,7 +59,7 @@ def test_two_processes_page_the_same_model(tmp_path, tiny, tiny_folder, file_tex
 
 
 def test_peak_memory_is_measured_and_reported(cli, tmp_path, tiny_folder, data_file):
-    """A run reports its peak memory, and whether it kept the limit."""
+    """A run reports its peak memory, and whether it met the limit."""
     peak = PeakMemory()
     block = torch.ones(100 * 2**20 // 4)  # above the 32 MiB that malloc may serve from pages that are already resident
     assert 90 * 2**20 < peak.bytes < 140 * 2**20

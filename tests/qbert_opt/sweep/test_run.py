@@ -166,7 +166,7 @@ def test_what_a_device_cannot_hold_is_a_row_with_the_nearest_feasible(
     path = sweep_file(budgets=["0.5bit"], until="measure", test_data=str(data_file))
     for number in range(2):
         done = cli("sweep", path, "-o", tmp_path / "out", "--cache", shared_cache, "--json", "--quiet")
-        assert done.code == 3 and "no row has a plan; the first, tiny: no plan keeps every limit" in done.err
+        assert done.code == 3 and "no row has a plan; the first, tiny: no plan meets every limit" in done.err
         [row] = json.loads(done.out)["rows"]
         assert (row["status"], row["step"]) == ("infeasible", "solve") and "nearest feasible" in row["reason"]
         counts = json.loads(done.out)

@@ -398,7 +398,10 @@ def test_the_rest_can_be_given_a_choice(cli, tmp_path, reference_plan):
     ("options", "message"),
     [
         (["--to", "quark", "-o", "x.json"], "--to quark: unknown. Available: ai-edge-quantizer, autoround"),
-        (["--to", "modelopt", "-o", "x.json"], "writes .yaml; found the file extension '.json'"),
+        (
+            ["--to", "modelopt", "-o", "x.json"],
+            "--output: NVIDIA ModelOpt writes .yaml; found the file extension '.json'",
+        ),
     ],
 )
 def test_a_wrong_export_is_one_line(cli, tmp_path, reference_plan, options, message):

@@ -85,6 +85,17 @@ def test_a_family_reaches_from_the_shortest_models_to_the_whole_one(scores, chea
     assert family(scores, (), "bytes", points=POINTS)[-1].plan == members[-1].plan
 
 
+def test_from_python_as_from_the_command_line(scores, deep_drops, members, cheap):
+    """The names of the package are these functions; what one measures, the others take."""
+    import qbert_opt as qb
+    from qbert_opt.scoring.layer_drops import layer_drops
+
+    assert qb.layer_drops is layer_drops and len(deep_drops) == 10  # one or two of four layers
+    assert [m.plan for m in qb.family(scores, cheap, "bytes", points=POINTS)] == [m.plan for m in members]
+    [entry] = qb.family_on_devices(scores, cheap, ["car-soc"], qb.Limits(), qb.Workload(16))
+    assert entry.device == "car-soc" and entry.plan.status == "optimal"
+
+
 @pytest.mark.parametrize("resource", ["total-bytes", "latency"])
 def test_other_resources_and_costs_of_a_device(scores, cheap, car_soc, resource, capsys):
     found = family(scores, cheap, resource, points=3, device=car_soc, workload=Workload(16))

@@ -245,7 +245,7 @@ def test_limits_that_cannot_be_proven_are_infeasible(cli, tiny_folder, data_file
         "optimize", "--model", tiny_folder, "--data", data_file, "--budget", "2.6bit", "--max-flips", "6%",
         "--method", "rtn", "-o", tmp_path / "out", "-q",
     )  # fmt: skip
-    assert found.code == 3 and "no plan is proven to keep every limit" in found.complaint
+    assert found.code == 3 and "no plan is proven to meet every limit" in found.complaint
     assert "--max-flips 6 %: measured" in found.complaint
     assert (tmp_path / "out" / "scores.json").is_file()
     shutil.rmtree(tmp_path / "out")

@@ -91,3 +91,5 @@ def test_what_cannot_be_measured_is_one_line(cli, tiny, plans):
         time_plans(tiny, plans, "torch", Workload(8))
     with pytest.raises(UsageError, match="unknown 'tvm'"):
         time_plans(tiny, plans, "tvm", Workload(8))
+    with pytest.raises(UsageError, match="`measure` tidl: can be planned for only"):
+        time_plans(tiny, plans, "tidl", Workload(8))
