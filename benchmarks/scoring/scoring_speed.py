@@ -1,12 +1,15 @@
 """What do all directional scores cost, counted in training steps, and what does power iteration cost instead?
 
     python -m benchmarks.scoring.scoring_speed MODEL [--tokens 64 16] [--choices 28] [--power-iteration snips/dev]
+    python -m benchmarks.scoring.scoring_speed TAGGER --texts slots.tsv --label-column tags [--tokens 64 0]
 
 On the same random texts, in processor seconds of this process: one forward and backward pass over all parameters; the
 factor pass; the scores of every matrix under the 28 choices of the default grid; rounding the matrices apart. Rounds
-are interleaved and each ratio is paired within its round. With `--power-iteration TEXTS`: PyHessian's settings
-(tolerance 1e-3, at most 100 products) on three matrices: products counted on 32 labelled texts, beside Lanczos at the
-accuracy that power iteration reached; the time of a product measured on the samples that the scores are of.
+are interleaved and each ratio is paired within its round. With `--texts FILE` on real texts, joined until they have
+`--tokens` tokens (0: each by itself): how often a tagger's texts are back-propagated hangs on what they say. With
+`--power-iteration TEXTS`: PyHessian's settings (tolerance 1e-3, at most 100 products) on three matrices: products
+counted on 32 labelled texts, beside Lanczos at the accuracy that power iteration reached; the time of a product
+measured on the samples that the scores are of.
 """
 
 import argparse
@@ -24,9 +27,9 @@ from qbert_opt.curvature.hessian import HessianOperator, top_eigenvalue
 from qbert_opt.curvature.losses import LabelledLoss
 from qbert_opt.curvature.sharing import softened
 from qbert_opt.data.texts import read_texts, split_disjoint
-from qbert_opt.models.batches import TokenBatch, tokenize
+from qbert_opt.models.batches import TokenBatch, mean_tokens, tokenize
 from qbert_opt.models.loading import load_model
-from qbert_opt.models.outputs import collect
+from qbert_opt.models.outputs import answers, collect
 from qbert_opt.models.structure import profile_model
 from qbert_opt.models.targets import Targets, read_targets
 from qbert_opt.quantization.calibration import weight_of
@@ -51,6 +54,19 @@ def texts(loaded, samples, tokens):
     ]
 
 
+def real_texts(loaded, options, tokens):
+    """Texts of a file, consecutive ones joined until they have so many tokens; they end there."""
+    words = iter(read_texts(options.texts, label_column=options.label_column).texts)
+    joined = []
+    for _ in range(options.samples):
+        text = next(words)[0]
+        while len(loaded.tokenizer(text)["input_ids"]) < tokens:
+            text += " " + next(words)[0]
+        joined.append((text,))
+    longest = {"max_tokens": tokens} if tokens else {}
+    return tokenize(loaded.tokenizer, joined, batch_size=BATCH, kind=loaded.head.kind, **longest)
+
+
 def seconds(work):
     start = time.process_time()
     found = work()
@@ -59,7 +75,7 @@ def seconds(work):
 
 def training_step(loaded, batches):
     for batch in batches:
-        outputs = loaded.model(**batch.inputs).logits
+        outputs = answers(loaded.head, loaded.model, batch).values
         torch.nn.functional.cross_entropy(outputs, outputs.detach().argmax(-1)).backward()
     loaded.model.zero_grad(set_to_none=True)
 
@@ -72,7 +88,10 @@ def rounding_errors(loaded, profile, matrix, count):
 
 
 def scores(loaded, profile, batches, errors):
-    """Factor pass and all products; `errors` are of one matrix of each shape: values do not change the cost."""
+    """Factor pass and all products; `errors` are of one matrix of each shape: values do not change the cost.
+
+    Returns the time at which the pass ended, and how often a sample was back-propagated in the mean.
+    """
     names = [m.module for m in profile.matrices]
     head = loaded.head
     plan = softened(head)
@@ -83,7 +102,7 @@ def scores(loaded, profile, batches, errors):
     passed = time.process_time()
     for matrix in profile.matrices:
         both_losses(found.pop(matrix.module), errors[matrix.rows, matrix.columns])
-    return passed
+    return passed, plan.mean_count(head, range(sum(len(batch.indices) for batch in batches)))
 
 
 def summary(values):
@@ -112,31 +131,38 @@ def main() -> None:
     parser.add_argument("--choices", type=int, nargs="+", default=[28])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--power-iteration", metavar="TEXTS", help="labelled texts")
+    parser.add_argument("--texts", help="real texts instead of random ones")
+    parser.add_argument("--label-column")
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     loaded = load_model(options.model)
     profile = profile_model(loaded)
     shapes = {(m.rows, m.columns): m for m in profile.matrices}
     base = {
-        "model": Path(options.model).name, "layers": profile.num_blocks, "classes": loaded.model.config.num_labels,
+        "model": Path(options.model).name, "layers": profile.num_blocks, "kind": loaded.head.kind,
+        "classes": loaded.model.config.num_labels, "texts": Path(options.texts).name if options.texts else "random",
         "samples": options.samples, "threads": torch.get_num_threads(), "commit": code_commit(),
     }  # fmt: skip
     for tokens in options.tokens:
-        batches = texts(loaded, options.samples, tokens)
+        batches = real_texts(loaded, options, tokens) if options.texts else texts(loaded, options.samples, tokens)
+        mean = round(mean_tokens(batches), 1)
         for count in options.choices:
             errors = {shape: rounding_errors(loaded, profile, m, count) for shape, m in shapes.items()}
             steps, passes, wholes, ratios = [], [], [], []
             for _ in range(options.rounds):
                 step, _ = seconds(lambda batches=batches: training_step(loaded, batches))
                 start = time.process_time()
-                whole, passed = seconds(lambda batches=batches, errors=errors: scores(loaded, profile, batches, errors))
+                whole, (passed, backs) = seconds(
+                    lambda batches=batches, errors=errors: scores(loaded, profile, batches, errors)
+                )
                 steps.append(step)
                 passes.append(passed - start)
                 wholes.append(whole)
                 ratios.append(whole / step)
             rows = {"training_step_s": steps, "factor_pass_s": passes, "all_scores_s": wholes, "times_a_step": ratios}
             figures = {name: summary(values) for name, values in rows.items()}
-            print(json.dumps(base | {"tokens": tokens, "choices": count} | figures), flush=True)
+            what = {"tokens": mean, "choices": count, "back_propagations": round(backs, 2)}
+            print(json.dumps(base | what | figures), flush=True)
     rounding, _ = seconds(lambda: [rounding_errors(loaded, profile, m, 28) for m in profile.matrices[:6]])
     print(
         json.dumps(base | {"rounding_all_matrices_rtn_s": round(rounding * len(profile.matrices) / 6, 2)}), flush=True

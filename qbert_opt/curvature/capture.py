@@ -125,17 +125,15 @@ def sample_rows(tensor: torch.Tensor, mask: torch.Tensor) -> list[torch.Tensor]:
         tensor: `[B, T, d]`, `[B * T, d]` or `[B, d]`; with one sample, any `[..., d]`.
         mask: bool `[B, T]`, True at real tokens.
     """
-    width = tensor.shape[-1]
     if _is_per_token(tensor, mask):
-        return list(tensor.reshape(-1, width)[mask.flatten()].split(mask.sum(1).tolist()))
-    return list(tensor.reshape(len(mask), -1, width))
+        return list(real_tokens(tensor, mask).split(mask.sum(1).tolist()))
+    return list(tensor.reshape(len(mask), -1, tensor.shape[-1]))
 
 
 def real_tokens(tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Remove padding: `[B, T, d]` or `[B * T, d]` with mask `[B, T]` becomes `[real tokens, d]`."""
-    if _is_per_token(tensor, mask):
-        return tensor.reshape(-1, tensor.shape[-1])[mask.flatten()]
-    return tensor.reshape(-1, tensor.shape[-1])
+    """Remove padding: `[B, T, d]` or `[B * T, d]` with mask `[B, T]` becomes `[real tokens, d]`; a view without any."""
+    rows = tensor.reshape(-1, tensor.shape[-1])
+    return rows[mask.flatten()] if _is_per_token(tensor, mask) and not bool(mask.all()) else rows
 
 
 def finite_tokens(name: str, inputs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

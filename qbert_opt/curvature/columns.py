@@ -74,9 +74,9 @@ class FactorPlan:
             return batches
         return apart(batches, lambda sample: -self.count(head, sample))
 
-    def mean_count(self, head: Head, samples: int) -> float:
-        """Mean number of back-propagations of the first samples."""
-        return sum(self.count(head, sample) for sample in range(samples)) / samples
+    def mean_count(self, head: Head, samples: Sequence[int]) -> float:
+        """Mean number of back-propagations of some samples."""
+        return sum(self.count(head, sample) for sample in samples) / len(samples)
 
     def roots(self, outputs: Outputs) -> torch.Tensor | float:
         """The square root of the weight of each row's sample, `[rows, 1]`, by which its columns are multiplied."""

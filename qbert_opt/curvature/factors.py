@@ -22,6 +22,7 @@ from .capture import Calls, captured, is_per_sample, sample_rows
 from .columns import FactorPlan, output_columns
 
 EXACT = FactorPlan()
+Read = tuple[int, torch.Size, tuple[int, ...]]  # address, shape and strides of an input
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,7 @@ def factor_pass(
     modules: Sequence[str],
     plan: FactorPlan = EXACT,
     head: Head | None = None,
+    rows: float | None = None,
 ) -> dict[str, list[SampleFactors]]:
     """Run one forward and F backward passes per batch.
 
@@ -93,6 +95,8 @@ def factor_pass(
         modules: names of linear layers.
         plan: how the output Hessian is factored.
         head: how the model's outputs are read; determined by the model's class if None.
+        rows: labelled rows per sample, of the mean that the loss is; by default of these samples, and for a part of the
+            samples that of all.
 
     Returns:
         The factors of each matrix by module, one entry per sample, in order of their indices.
@@ -101,7 +105,7 @@ def factor_pass(
         InputFileError: no sample has a labelled position.
     """
     head = head or head_of(model)
-    rows = rows_per_sample(head.kind, batches)
+    rows = rows_per_sample(head.kind, batches) if rows is None else rows
     if not rows:
         raise InputFileError("none of these texts has a position for which the model has an output. Give other texts.")
     scale = rows**-0.5
@@ -154,9 +158,10 @@ def _batch_factors(
         for per_call, call in zip(gradients, targets, strict=True):
             per_call.append(call.gradient(None if call.edge is None else next(remaining)))
     position = 0
+    read: dict[Read, list[torch.Tensor]] = {}  # query, key and value read the same tensor
     for name in modules:
         calls = seen[name]
-        inputs = [sample_rows(call.inputs, batch.mask) for call in calls]
+        inputs = [_once(read, call.inputs, batch.mask) for call in calls]
         parts = [
             [sample_rows(gradient, batch.mask) for gradient in per_call]  # [call][factor][sample]
             for per_call in gradients[position : position + len(calls)]
@@ -168,13 +173,31 @@ def _batch_factors(
             {
                 index: SampleFactors(
                     index,
-                    torch.cat([rows[n] for rows in inputs]),
-                    torch.stack([torch.cat([part[f][n] for part in parts]) for f in range(count)]),
+                    _one([rows[n] for rows in inputs]),
+                    _stack([_one([part[f][n] for part in parts]) for f in range(count)]),
                     sharpening[n],
                 )
                 for n, index in enumerate(batch.indices)
             },
         )
+
+
+def _once(read: dict[Read, list[torch.Tensor]], inputs: torch.Tensor, mask: torch.Tensor) -> list[torch.Tensor]:
+    """The rows of each sample; the same tensors for all matrices that read the same input."""
+    key = inputs.data_ptr(), inputs.shape, inputs.stride()
+    if key not in read:
+        read[key] = sample_rows(inputs, mask)
+    return read[key]
+
+
+def _one(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Join along tokens; a single part is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
+def _stack(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Stack factors; a single one is not copied."""
+    return parts[0][None] if len(parts) == 1 else torch.stack(list(parts))
 
 
 def _all_per_sample(seen: dict[str, Calls], mask: torch.Tensor) -> bool:

@@ -1,6 +1,7 @@
 """The processes that share one piece of work: one, or as many as `torchrun` started (torch.distributed).
 
-Nothing is pickled between them: what travels are sums of arrays of numbers, to which each process adds its own part.
+Nothing is pickled between them: what travels are sums of arrays of numbers, to which each process adds its own part,
+and bytes whose meaning all processes know.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 CLOSED = ("connection", "broken pipe")  # in torch's message where another process has ended
 T = TypeVar("T")
@@ -48,14 +52,42 @@ class Processes:
 
         total = array.copy()
         tensor = torch.from_numpy(total).to(self.device)
-        try:
+        with _while_all_run():
             distributed.all_reduce(tensor)
-        except RuntimeError as error:
-            if not any(word in str(error).lower() for word in CLOSED):
-                raise
-            raise UsageError("another process of this run has ended; its own message says why.") from None
         total[...] = tensor.cpu().numpy()
         return total
+
+    def handed_to(self, receiver: int, content: Callable[[], torch.Tensor]) -> list[torch.Tensor]:
+        """Hand bytes to one process; all of them must call this alike.
+
+        Args:
+            receiver: rank of the process that gets them.
+            content: gives the bytes of this process, uint8 `[bytes]`; not called in the receiver.
+
+        Returns:
+            In the receiver, what each other process handed to it, by rank; in the others nothing.
+
+        Raises:
+            UsageError: another process has ended.
+        """
+        import torch
+        from torch import distributed
+
+        if self.rank != receiver:
+            given = content().to(self.device)
+            with _while_all_run():
+                distributed.send(torch.tensor([len(given)], device=self.device), receiver)
+                distributed.send(given, receiver)
+            return []
+        found = []
+        for rank in (rank for rank in range(self.count) if rank != receiver):
+            length = torch.zeros(1, dtype=torch.int64, device=self.device)
+            with _while_all_run():
+                distributed.recv(length, rank)
+                received = torch.empty(int(length), dtype=torch.uint8, device=self.device)
+                distributed.recv(received, rank)
+            found.append(received)
+        return found
 
     def wait(self) -> None:
         """Wait until every process is here."""
@@ -95,6 +127,17 @@ class Processes:
 
 
 ALONE = Processes()
+
+
+@contextmanager
+def _while_all_run() -> Iterator[None]:
+    """Say that another process has ended where torch says that its connection is closed."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(word in str(error).lower() for word in CLOSED):
+            raise
+        raise UsageError("another process of this run has ended; its own message says why.") from None
 
 
 @contextmanager

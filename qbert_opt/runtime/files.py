@@ -40,8 +40,14 @@ def forget_written() -> None:
 
 def written() -> list[Path]:
     """Return the outputs that were written since and are still there, without progress files and parts of a folder."""
-    there = [path for path in dict.fromkeys(_written) if path.suffix != PROGRESS and path.exists()]
+    there = [path for path in dict.fromkeys(_written) if not is_progress(path) and path.exists()]
     return [path for path in there if not any(other in path.parents for other in there)]
+
+
+def is_progress(path: Path) -> bool:
+    """Whether a file keeps progress; that of a further process of a run ends in its number."""
+    name = path.stem if path.suffix[1:].isdigit() else path.name
+    return name.endswith(PROGRESS)
 
 
 @contextmanager

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 
+import numpy as np
 import torch
 
 from ..curvature.columns import FactorPlan
-from ..curvature.factors import EXACT, SampleFactors, factor_pass
+from ..curvature.factors import EXACT, SampleFactors
 from ..curvature.gauss_newton import Curvature, gram_matrix, squared_norms, top_eigenvalue, trace
 from ..models.batches import TokenBatch
-from ..models.outputs import rows_per_sample
 from ..models.paging import pages_of, pass_bytes, release_pages
 from ..spec.profiles import HeadSpec, MatrixSpec
 from ..spec.score_parts import MatrixCurvature
+from .divided_pass import divided_pass, pass_over
 from .task import Estimate, ScoringTask
 
 Part = Callable[[], Sequence[SampleFactors]]
@@ -28,7 +28,8 @@ def factor_parts(task: ScoringTask, pending: Sequence[int], plan: FactorPlan) ->
     """Yield the factors of each pending matrix, in parts that fit into memory.
 
     Matrices are processed in groups whose factors fit together; each group costs one pass over the text. A matrix whose
-    factors do not fit on their own is split into parts, and each part is recomputed whenever it is called.
+    factors do not fit on their own is split into parts, and each part is recomputed whenever it is called. Several
+    processes divide the passes over groups, so that each of them must take all that this yields.
 
     The factors of a paged model are kept on disk: a group has as many matrices as fit there, and parts are reread.
 
@@ -40,25 +41,52 @@ def factor_parts(task: ScoringTask, pending: Sequence[int], plan: FactorPlan) ->
     Raises:
         UsageError: one sample's factors do not fit into memory.
     """
-    if not pending:
-        return
+    turns = [group for group in _groups(task, pending, plan) if len(_chunks(task, group, plan)) == 1]
+    schedule = _schedule(task, turns)
+    done = 0
     for group in _groups(task, pending, plan):
         names = [task.profile.matrices[i].module for i in group]
-        chunks = [list(task.batches)]
-        if len(group) == 1:
-            chunks = batch_parts(task, task.profile.matrices[group[0]], plan)
+        chunks = _chunks(task, group, plan)
         if len(chunks) > 1:
             task.note(f"{len(chunks)} factor passes over {names[0]}")
             yield group[0], [_again(task, chunk, names[0], plan) for chunk in chunks]
             continue
         task.note(f"factor pass over {len(group)} matrices")
-        factors = _pass(task, task.batches, names, plan)
+        factors = divided_pass(task, schedule[done], plan)
+        done += 1
         for index, name in zip(group, names, strict=True):
             samples = factors.pop(name)
             if pages_of(task.model) is None:
                 yield index, [lambda samples=samples: samples]  # type: ignore[misc]
             else:
                 yield index, [_on_disk(task, part) for part in _parts(samples, task.shares.factors)]
+    for names_by_rank in schedule[done:]:  # of others, which have more
+        divided_pass(task, names_by_rank, plan)
+
+
+def _chunks(task: ScoringTask, group: Sequence[int], plan: FactorPlan) -> list[list[TokenBatch]]:
+    """The texts in parts for which the factors of a group of matrices fit into memory; several only for one matrix."""
+    if len(group) > 1:
+        return [list(task.batches)]
+    return batch_parts(task, task.profile.matrices[group[0]], plan)
+
+
+def _schedule(task: ScoringTask, groups: Sequence[Sequence[int]]) -> list[list[list[str]]]:
+    """Names of the matrices of each process, by rank, in each pass that the processes divide.
+
+    Args:
+        task: matrices and processes.
+        groups: of this process, one for each of its passes.
+    """
+    team = task.jobs.processes
+    turns = np.zeros((team.count, len(task.profile.matrices)))
+    for turn, group in enumerate(groups, start=1):
+        turns[team.rank, group] = turn
+    turns = team.sum(turns)
+    return [
+        [[task.profile.matrices[i].module for i in np.flatnonzero(row == turn)] for row in turns]
+        for turn in range(1, int(turns.max(initial=0)) + 1)
+    ]
 
 
 def sampled_estimates(
@@ -165,7 +193,8 @@ def _groups(task: ScoringTask, pending: Sequence[int], plan: FactorPlan) -> Iter
             group, used = [], 0
         group.append(index)
         used += size
-    yield group
+    if group:
+        yield group
 
 
 def batch_parts(task: ScoringTask, matrix: MatrixSpec | HeadSpec, plan: FactorPlan) -> list[list[TokenBatch]]:
@@ -219,21 +248,8 @@ def _on_disk(task: ScoringTask, samples: list[SampleFactors]) -> Part:
     return compute
 
 
-def _pass(
-    task: ScoringTask, batches: Sequence[TokenBatch], names: Sequence[str], plan: FactorPlan
-) -> dict[str, list[SampleFactors]]:
-    return factor_pass(task.model, batches, names, replace(plan, seed=task.seed), task.head)
-
-
 def _again(task: ScoringTask, chunk: Sequence[TokenBatch], name: str, plan: FactorPlan) -> Part:
-    """Return a part of the samples, weighted for a mean over labelled positions of all texts."""
-    weight = (rows_per_sample(task.head.kind, chunk) / rows_per_sample(task.head.kind, task.batches)) ** 0.5
-
-    def compute() -> Sequence[SampleFactors]:
-        samples = _pass(task, chunk, [name], plan)[name]
-        return [replace(sample, gradients=sample.gradients.mul_(weight)) for sample in samples]
-
-    return compute
+    return lambda: pass_over(task, chunk, [name], plan)[name]
 
 
 def _tokens(batches: Sequence[TokenBatch]) -> int:

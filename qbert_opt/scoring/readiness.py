@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ..data.texts import LabeledTexts
 from ..errors import InputFileError, UsageError
@@ -61,7 +62,7 @@ def check_samples(batches: Sequence[TokenBatch], source: str) -> None:
 
 @torch.no_grad()
 def check_outputs(loaded: LoadedModel, batches: Sequence[TokenBatch], processes: Processes = ALONE) -> None:
-    """Reject a model whose outputs are not finite, or differ between two runs (dropout that eval() does not stop).
+    """Reject a model whose outputs are not finite, or differ between two runs.
 
     Args:
         loaded: the model.
@@ -72,22 +73,45 @@ def check_outputs(loaded: LoadedModel, batches: Sequence[TokenBatch], processes:
         InputFileError: NaN or infinite outputs; names the first module that produces them.
         UsageError: the outputs are random.
     """
-    name = loaded.name
-    infinite, outputs = np.zeros(len(batches)), torch.empty(0)
-    mine = processes.share([float(batch.mask.numel()) for batch in batches])
-    for place in mine:
-        outputs = loaded.head.read(loaded.model, batches[place])
-        infinite[place] = not torch.isfinite(outputs).all()
-    infinite = processes.sum(infinite)
-    if infinite.any():
-        culprit = _culprit(loaded, batches[int(infinite.argmax())])
-        raise InputFileError(f"{name}: {culprit} gives NaN or infinite values on this text.")
-    if len(batches) - 1 not in mine:
-        outputs = loaded.head.read(loaded.model, batches[-1])
-    again = loaded.head.read(loaded.model, batches[-1])
-    if not torch.equal(outputs, again):
+
+    def finite(batch: TokenBatch) -> NDArray[np.float64]:
+        return np.array([[float(torch.isfinite(loaded.head.read(loaded.model, batch)).all())]])
+
+    check_finite(loaded, batches, [bool(found.all()) for found in processes.each(batches, finite)])
+    check_repeatable(loaded, batches[-1])
+
+
+def check_finite(loaded: LoadedModel, batches: Sequence[TokenBatch], finite: Sequence[bool]) -> None:
+    """Reject a model whose outputs are not finite.
+
+    Args:
+        loaded: the model.
+        batches: texts that it was run on.
+        finite: whether its outputs for each batch were.
+
+    Raises:
+        InputFileError: NaN or infinite outputs; names the first module that produces them.
+    """
+    if not all(finite):
+        culprit = _culprit(loaded, batches[finite.index(False)])
+        raise InputFileError(f"{loaded.name}: {culprit} gives NaN or infinite values on this text.")
+
+
+@torch.no_grad()
+def check_repeatable(loaded: LoadedModel, batch: TokenBatch) -> None:
+    """Reject a model whose outputs differ between two runs (dropout that eval() does not stop).
+
+    Args:
+        loaded: the model.
+        batch: texts to run it on.
+
+    Raises:
+        UsageError: the outputs are random.
+    """
+    first, again = (loaded.head.read(loaded.model, batch) for _ in range(2))
+    if not torch.equal(first, again):
         raise UsageError(
-            f"{name}: two runs over the same text differ by up to {(outputs - again).abs().max():.1e}: dropout or "
+            f"{loaded.name}: two runs over the same text differ by up to {(first - again).abs().max():.1e}: dropout or "
             "noise is on although the model is in evaluation mode. Switch it off."
         )
 
@@ -192,6 +216,7 @@ def fitting_batches(loaded: LoadedModel, batches: Sequence[TokenBatch], shares: 
     return [piece for batch in batches for piece in batch.split(size)]
 
 
+@torch.no_grad()
 def _culprit(loaded: LoadedModel, batch: TokenBatch) -> str:
     """Return the first module, in order of execution, whose output is not finite."""
     culprits: list[str] = []

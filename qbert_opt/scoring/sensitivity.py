@@ -38,8 +38,9 @@ from .perturbations import Perturbations
 from .pool import Drawn, check_pool, drawn_from
 from .readiness import (
     check_estimate,
-    check_outputs,
+    check_finite,
     check_ready,
+    check_repeatable,
     check_samples,
     fitting_batches,
     overlap_warnings,
@@ -159,9 +160,10 @@ def measure_sensitivity(
             f"`metric` {metric}: needs labels, and {data.name} has none. Use directional, which needs none."
         )
     check_samples(batches, data.name)
-    check_outputs(loaded, batches, team)
     counted = scorable_tables(profile) if plan.num_pool and table_choices else []
-    answers, reads = answers_and_reads(head, loaded.model, batches, counted, team)
+    answers, finite, reads = answers_and_reads(head, loaded.model, batches, counted, team)
+    check_finite(loaded, batches, finite)
+    check_repeatable(loaded, batches[-1])
     familiar = [] if held_out is None else _familiar(loaded, answers, data.name, held_out)
     fitted = tokenized(loaded, fit.texts, batch_size=BATCH_SIZE)
     provenance = provenance_of(loaded, data, plan, (fitted, batches), targets, answers)
@@ -171,7 +173,7 @@ def measure_sensitivity(
     # a spectrum needs all columns
     factors = softened(head, None if with_curvature else answers, None if drawn is None else drawn.weights)
     if isinstance(plugin, ReadsFactors):
-        mean_count = factors.mean_count(head, answers.num_samples)
+        mean_count = factors.mean_count(head, range(answers.num_samples))
         provenance = provenance.model_copy(update={"back_propagations": mean_count})
     del answers  # outputs over a vocabulary are large
     shares = MemoryShares(memory_limit_bytes)

@@ -40,7 +40,7 @@ from torch import nn
 from ..curvature.capture import real_tokens
 from ..curvature.factors import SampleFactors
 from ..models.batches import TokenBatch
-from ..models.outputs import Head, Outputs, answers, join, of_rows
+from ..models.outputs import Head, Outputs, join, of_rows, rows
 from ..models.tracing import of_this_thread
 from ..quantization.calibration import quantize_rows
 from ..runtime.distributed import ALONE, Processes
@@ -187,7 +187,7 @@ def answers_and_reads(
     batches: Sequence[TokenBatch],
     tables: Sequence[TableSpec],
     processes: Processes = ALONE,
-) -> tuple[Outputs, dict[str, torch.Tensor]]:
+) -> tuple[Outputs, list[bool], dict[str, torch.Tensor]]:
     """Run a model over all batches, and count the reads of tables meanwhile; padding is not counted.
 
     A tier is looked up at every token, and read at those whose row is its own.
@@ -200,11 +200,13 @@ def answers_and_reads(
         processes: those that share the batches; each gets all answers and counts.
 
     Returns:
-        The answers, in order of the samples; and how often each row is read, int64 `[rows]`, by table.
+        The answers, in order of the samples; whether all outputs for each batch are finite; and how often each row is
+        read, int64 `[rows]`, by table.
     """
     whole = {name: list(parts) for name, parts in groupby(tables, key=lambda table: table.tier_of or table.module)}
     counts = {name: torch.zeros(sum(part.rows for part in parts), dtype=torch.int64) for name, parts in whole.items()}
     device = next(model.parameters()).device
+    finite: dict[int, bool] = {}  # by the batch's first sample
     seen: list[tuple[str, torch.Tensor]] = []
     handles = [
         module.register_forward_pre_hook(of_this_thread(_noting(seen, name)))
@@ -214,11 +216,13 @@ def answers_and_reads(
 
     def values(batch: TokenBatch) -> NDArray[np.floating[Any]]:
         seen.clear()
-        found = answers(head, model, batch).values
+        raw = head.read(model, batch)
+        finite[batch.indices[0]] = bool(torch.isfinite(raw).all())
+        found = rows(head.kind, raw, batch).values
         for name, ids in seen:
             # positions that all samples share are looked up once
-            rows = ids.expand(len(batch.mask), -1).unsqueeze(-1)
-            counts[name] += torch.bincount(real_tokens(rows, batch.mask)[:, 0].cpu(), minlength=len(counts[name]))
+            read = ids.expand(len(batch.mask), -1).unsqueeze(-1)
+            counts[name] += torch.bincount(real_tokens(read, batch.mask)[:, 0].cpu(), minlength=len(counts[name]))
         return found.cpu().numpy()
 
     try:
@@ -228,11 +232,16 @@ def answers_and_reads(
             handle.remove()
     outputs = join([of_rows(head.kind, part, batch) for part, batch in zip(found, batches, strict=True)])
     all_counts = {name: torch.from_numpy(processes.sum(own.double().numpy())).long() for name, own in counts.items()}
-    return outputs, {
-        part.module: mine
-        for name, parts in whole.items()
-        for part, mine in zip(parts, all_counts[name].split([part.rows for part in parts]), strict=True)
-    }
+    infinite = np.array([not finite.get(batch.indices[0], True) for batch in batches], dtype=float)
+    return (
+        outputs,
+        (processes.sum(infinite) == 0).tolist(),
+        {
+            part.module: mine
+            for name, parts in whole.items()
+            for part, mine in zip(parts, all_counts[name].split([part.rows for part in parts]), strict=True)
+        },
+    )
 
 
 def _noting(seen: list[tuple[str, torch.Tensor]], name: str) -> Callable[..., None]:

@@ -17,13 +17,12 @@ cost of rows that they do not read, see `table_reads`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from itertools import groupby
 
 import torch
 
 from ..curvature.columns import FactorPlan
-from ..curvature.factors import SampleFactors, factor_pass
+from ..curvature.factors import SampleFactors
 from ..models.paging import pass_bytes, release_pages
 from ..quantization.calibration import weight_of
 from ..runtime.distributed import ALONE, Processes
@@ -31,6 +30,7 @@ from ..spec.choices import Choice
 from ..spec.legal import masked_choices, scorable_tables
 from ..spec.profiles import TableSpec
 from ..spec.score_parts import TableScores
+from .divided_pass import divided_pass
 from .matrix_factors import factor_tokens
 from .table_reads import Reads, for_each_choice, missed_losses, reads_of, unseen_losses, unseen_mass
 from .task import ScoringTask
@@ -70,7 +70,7 @@ def table_scores(task: ScoringTask, choices: Sequence[Choice], plan: FactorPlan)
             lookups, beside = tied_factors(task, group[0][0], legal, plan)
             factors = {names[0]: lookups}
         else:
-            factors = factor_pass(task.model, task.batches, names, replace(plan, seed=task.seed), task.head)
+            factors = divided_pass(task, [names] * processes.count, plan)
         for whole in group:
             reads = [reads_of(factors[table.module], table.rows, counted.get(table.module)) for table in whole]
             gram = torch.stack([part.gram for part in reads]).sum(0)

@@ -68,13 +68,12 @@ def tied_factors(
     found: dict[int, tuple[SampleFactors, torch.Tensor]] = {}
     for part in batch_parts(task, max(heads, key=lambda spec: spec.rows), plan):
         names = [table.module, *(spec.module for spec in heads)]
-        factors = factor_pass(task.model, part, names, replace(plan, seed=task.seed), task.head)
-        share = (rows_per_sample(task.head.kind, part) / rows) ** 0.5  # of the mean over all texts' rows
+        factors = factor_pass(task.model, part, names, replace(plan, seed=task.seed), task.head, rows)
         lookups = factors[table.module]
         parts = (_sums(task, factors[spec.module], weight, choices) for spec in heads)
-        sums = torch.stack(list(parts)).sum(0) * share
+        sums = torch.stack(list(parts)).sum(0)
         for sample, moved in zip(lookups, sums.split([len(s.gradients) for s in lookups]), strict=True):
-            found[sample.index] = replace(sample, gradients=sample.gradients.mul_(share)), moved
+            found[sample.index] = sample, moved
     ordered = [found[index] for index in sorted(found)]
     return [sample for sample, _ in ordered], torch.cat([moved for _, moved in ordered])
 

@@ -8,7 +8,7 @@ import tempfile
 import pytest
 
 from qbert_opt.errors import UsageError
-from qbert_opt.runtime.files import atomic_file, atomic_folder, write_text
+from qbert_opt.runtime.files import atomic_file, atomic_folder, forget_written, write_text, written
 
 ACCIDENTS = {
     "exception": (ValueError("ours"), ValueError, "ours"),
@@ -128,3 +128,14 @@ def test_what_a_killed_process_left_of_a_file_goes_with_the_next_write(tmp_path)
         living.write_text("first")
     assert (tmp_path / "plan.json").read_text() == "first"
     assert sorted(path.name for path in tmp_path.iterdir()) == [other.name, "plan.json"]
+
+
+def test_progress_is_no_output(tmp_path):
+    """Neither that of the first process of a run, nor those of further ones, which end in their number."""
+    forget_written()
+    names = ["s.json.partial", "s.json.partial.1", "s.json.partial.12", "s.json", "s.1", "partial.1"]
+    for name in names:
+        with atomic_file(tmp_path / name) as part:
+            part.write_text("some")
+    assert [path.name for path in written()] == names[3:]
+    forget_written()

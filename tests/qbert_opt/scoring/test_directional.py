@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from qbert_opt.curvature.columns import FactorPlan, drawn_factors, output_factors, sharpening
-from qbert_opt.curvature.factors import factor_pass
+from qbert_opt.curvature.factors import SampleFactors, factor_pass
 from qbert_opt.evaluation.evaluate import kl_divergence
 from qbert_opt.models.batches import TokenBatch, logits, tokenize
 from qbert_opt.models.structure import profile_model
 from qbert_opt.quantization.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts
+from qbert_opt.scoring.metrics import directional
 from qbert_opt.scoring.metrics.directional import both_losses, quadratic_forms
 from qbert_opt.scoring.task import Estimate
 from qbert_opt.spec.grids import default_grid, grid
@@ -162,6 +163,39 @@ def test_standard_error_is_the_spread_of_the_estimate(tiny, sentences):
     result = torch.stack([(e.value - truth).square() for e in estimates]).mean(0) / (1 - size / 120)
     stated = torch.stack([e.std_error.square() for e in estimates]).mean(0)
     assert ((result / stated > 0.5) & (result / stated < 2)).all(), result / stated
+
+
+@pytest.mark.parametrize("buffer_bytes", [1, 3000, 20_000, 1 << 27])
+@pytest.mark.parametrize("factors", [1, 3])
+def test_losses_are_those_of_dense_gradients(monkeypatch, factors, buffer_bytes):
+    """For texts of every length, tokens and whole texts without a gradient, and bands that do not divide the rows."""
+    monkeypatch.setattr(directional, "BAND_WEIGHTS", 5 * 9)
+    generator = torch.Generator().manual_seed(factors)
+    errors = torch.randn(6, 13, 9, generator=generator)
+    samples = [
+        SampleFactors(n, torch.randn(t, 9, generator=generator), torch.randn(factors, t, 13, generator=generator))
+        for n, t in enumerate([4, 1, 7, 7, 2, 3, 30])
+    ]
+    samples[2].gradients[:, [1, 5]] = 0
+    samples[3].gradients[:, 1:] = 0  # as in the last layer of a model that reads the first token
+    samples[4].gradients[:] = 0
+    samples[5].gradients[..., 0] = 0  # all tokens have a gradient, none at the first row
+    [found] = both_losses(samples, errors, buffer_bytes)
+    for sample, losses in zip(samples, found, strict=True):
+        dense = torch.einsum("ftr,tc->frc", sample.gradients.double(), sample.inputs.double())
+        expected = torch.einsum("frc,krc->fk", dense, errors.double()).square().sum(0) / 2
+        torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-4 * float(expected.max()))
+    assert (found[4] == 0).all()
+
+
+def test_copies_of_factors_fit_into_memory():
+    """Groups take what they may, one after the other; a text that needs more is not copied."""
+    parts = [(torch.ones(t, 4), torch.ones(1, t, 6)) for t in (1, 2, 2, 3, 50)]
+    stacks = list(directional._stacked(range(5), parts, 2, 40 * 6))
+    assert [[list(group[0]) for group in ready] for ready in stacks] == [[[0, 1]], [[2, 3]], [[4]]]
+    for ready in stacks[:2]:
+        assert sum(4 * (inputs.numel() + gradients.numel()) for _, inputs, gradients in ready) <= 40 * 6
+    assert stacks[2][0][1].data_ptr() == parts[4][0].data_ptr()
 
 
 def test_gptq_loses_less_than_rounding(tiny, sentences):

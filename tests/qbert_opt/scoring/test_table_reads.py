@@ -67,7 +67,8 @@ def test_reads_of_a_forward_pass_are_those_of_the_factors(tiny, in_tiers, senten
     for loaded in (tiny, in_tiers):
         tables = profile_model(loaded).tables
         batches = tokenize(loaded.tokenizer, sentences.texts[:12], batch_size=5)
-        outputs, found = answers_and_reads(loaded.head, loaded.model, batches, tables)
+        outputs, finite, found = answers_and_reads(loaded.head, loaded.model, batches, tables)
+        assert finite == [True] * len(batches)
         assert torch.equal(outputs.values, collect(loaded.head, loaded.model, batches).values)
         factors = factor_pass(loaded.model, batches, [table.module for table in tables])
         assert {t.module: reads_of(factors[t.module], t.rows).counts.tolist() for t in tables} == {
