@@ -17,23 +17,23 @@ from torch import nn
 
 from ..models.batches import TokenBatch
 from ..runtime.memory_budget import MemoryShares, saved_bytes
-from .losses import LabelledLoss
+from .losses import BatchLoss
 
 BASES = (8, 24, 64)  # Krylov vectors: few for a typical spectral gap, more if two eigenvalues are close
 
 
 class HessianOperator(LinearOperator):  # type: ignore[misc]  # scipy has no types
-    """Hessian of a mean loss with respect to some parameters, `[P, P]`, over labelled batches.
+    """Hessian of a mean loss with respect to some parameters, `[P, P]`, over batches.
 
     Attributes:
         num_products: Hessian-vector products so far.
-        batch_rows: labelled rows of each batch: its weight in the mean.
+        batch_rows: rows of each batch that the loss counts: its weight in the mean.
         on_product: called after each product.
     """
 
     def __init__(
         self,
-        loss: LabelledLoss,
+        loss: BatchLoss,
         parameters: Sequence[nn.Parameter],
         batches: Sequence[TokenBatch],
         *,
@@ -106,7 +106,7 @@ class HessianOperator(LinearOperator):  # type: ignore[misc]  # scipy has no typ
 
 
 def hessian_within(
-    shares: MemoryShares, loss: LabelledLoss, parameters: Sequence[nn.Parameter], batches: Sequence[TokenBatch]
+    shares: MemoryShares, loss: BatchLoss, parameters: Sequence[nn.Parameter], batches: Sequence[TokenBatch]
 ) -> tuple[HessianOperator, list[int]]:
     """Return the Hessian over batches within a memory limit.
 

@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from ..curvature.hessian import BASES, ArpackNoConvergence, EigenPair, HessianOperator, hessian_within, top_eigenpair
-from ..curvature.losses import LabelledLoss
+from ..curvature.losses import BatchLoss, LabelledLoss, OutputDistance
 from ..errors import UsageError
 from ..models.batches import TokenBatch, joined, single_samples
 from ..spec.score_parts import MatrixCurvature
@@ -42,7 +42,10 @@ def text_slices(task: ScoringTask, metric: str, count: int = NUM_SLICES) -> list
 def hessian_operator(
     task: ScoringTask, parameters: Sequence[nn.Parameter], batches: Sequence[TokenBatch]
 ) -> tuple[HessianOperator, list[int]]:
-    """Return the Hessian of the training loss as an operator that fits into memory; see `hessian_within`.
+    """Return the Hessian of the loss as an operator that fits into memory; see `hessian_within`.
+
+    The loss is cross-entropy with the labels; for embeddings and numbers, whose training loss is not known, the distance
+    to the outputs of the float model.
 
     Args:
         task: model, labels and memory.
@@ -52,7 +55,9 @@ def hessian_operator(
     Returns:
         The operator, and for each of its batches the index of the batch in `batches` that it is a piece of.
     """
-    loss = LabelledLoss(task.model, task.head, task.right_answers())
+    loss: BatchLoss = OutputDistance(task.model, task.head)
+    if task.head.spec.loss.softmax:
+        loss = LabelledLoss(task.model, task.head, task.right_answers())
     return hessian_within(task.shares, loss, parameters, batches)
 
 

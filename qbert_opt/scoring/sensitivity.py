@@ -136,11 +136,6 @@ def measure_sensitivity(
             f"`metric` {metric}: learns at one budget. Give `budget` to sensitivity, and its scores to other verbs."
         )
     head = loaded.head
-    if plugin.NEEDS_LABELS and not head.spec.loss.softmax:
-        raise UsageError(
-            f"`metric` {metric}: its Hessian is that of cross-entropy; {loaded.name} answers with {head.kind}. "
-            "Use directional."
-        )
     check_ready(loaded)
     if plan.num_pool:
         check_pool(loaded, plan, reads_factors=isinstance(plugin, ReadsFactors), with_curvature=with_curvature)
@@ -153,9 +148,10 @@ def measure_sensitivity(
     check_storable(loaded.model, possible_layouts(profile, choices, table_choices))
     progress(0, len(names), "preparing")
     batches = tokenized(loaded, scored.texts, batch_size=BATCH_SIZE)
-    uses_labels = plugin.NEEDS_LABELS or head.spec.classifies  # other labels may be of any kind
+    needs_labels = plugin.NEEDS_LABELS and head.spec.loss.softmax  # elsewhere the float model's outputs stand for them
+    uses_labels = needs_labels or head.spec.classifies  # other labels may be of any kind
     targets = read_targets(loaded, scored, batches) if uses_labels else None
-    if plugin.NEEDS_LABELS and targets is None:
+    if needs_labels and targets is None:
         raise UsageError(
             f"`metric` {metric}: needs labels, and {data.name} has none. Use directional, which needs none."
         )
