@@ -44,8 +44,8 @@ def hessian_operator(
 ) -> tuple[HessianOperator, list[int]]:
     """Return the Hessian of the loss as an operator that fits into memory; see `hessian_within`.
 
-    The loss is cross-entropy with the labels; for embeddings and numbers, whose training loss is not known, the distance
-    to the outputs of the float model.
+    The loss is cross-entropy with the labels. For embeddings and numbers, whose training loss is not known, it is the
+    distance to the float model's own outputs.
 
     Args:
         task: model, labels and memory.

@@ -14,7 +14,7 @@ from qbert_opt.curvature import gauss_newton
 from qbert_opt.curvature.factors import SampleFactors, factor_pass
 from qbert_opt.curvature.hessian import ArpackNoConvergence, EigenPair, HessianOperator, top_eigenvalue
 from qbert_opt.curvature.hutchinson import trace_draw
-from qbert_opt.curvature.losses import LabelledLoss
+from qbert_opt.curvature.losses import LabelledLoss, OutputDistance
 from qbert_opt.errors import UsageError
 from qbert_opt.models.batches import TokenBatch, tokenize
 from qbert_opt.models.labels import label_ids
@@ -110,6 +110,26 @@ def test_products_over_words_weigh_words_and_not_samples(network):
     operator = HessianOperator(loss, [model.get_parameter("first.weight")], batches)
     np.testing.assert_allclose(operator @ np.eye(20), dense_hessian(flat, ["first.weight"]), atol=1e-8, rtol=0)
     assert sum(operator.batch_rows) == int(kept.sum())
+
+
+@pytest.mark.parametrize("kind", ["embeddings", "regression"])
+def test_without_a_softmax_the_hessian_is_that_of_the_distance_to_the_own_outputs(network, kind):
+    """Mean 2 JᵀJ, over the squared length of the outputs for embeddings; the gradient is zero."""
+    model, x, _, batches = network
+    head = Head(kind, 3, lambda model, batch: model(**batch.inputs).logits)
+    weight = model.get_parameter("first.weight")
+
+    def outputs(flat):
+        changed = {"first.weight": flat.view_as(weight)}
+        return torch.func.functional_call(model, changed, kwargs={"x": x, "attention_mask": None}).logits
+
+    flat = weight.detach().flatten()
+    jacobian, values = torch.func.jacrev(outputs)(flat), outputs(flat).detach()
+    scale = 2 / (values.square().sum(1) if kind == "embeddings" else torch.ones(len(x)))
+    dense = torch.einsum("nci,n,ncj->ij", jacobian, scale.to(jacobian), jacobian) / len(x)
+    operator = HessianOperator(OutputDistance(model, head), [weight], batches)
+    np.testing.assert_allclose(operator @ np.eye(20), dense.detach().numpy(), atol=1e-8, rtol=0)
+    np.testing.assert_allclose(operator.mean_gradient(), 0, atol=1e-12)
 
 
 def test_top_eigenvalue_of_a_network(network):
