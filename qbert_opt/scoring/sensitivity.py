@@ -13,7 +13,7 @@ from ..curvature.sharing import softened
 from ..data.texts import LabeledTexts
 from ..errors import UsageError
 from ..models.loading import LoadedModel, tokenized
-from ..models.outputs import LOSS_UNITS, Outputs, collect
+from ..models.outputs import LOSS_UNITS, Head, Outputs, collect
 from ..models.paging import pages_of
 from ..models.structure import profile_model
 from ..models.targets import read_targets
@@ -219,7 +219,7 @@ def measure_sensitivity(
         metric=metric,
         method=method,
         # metrics in nats are in the unit of the model's outputs
-        loss_unit=head.loss_unit if LOSS_UNITS["classes"] == plugin.LOSS_UNIT else plugin.LOSS_UNIT,
+        loss_unit=unit_of(plugin.LOSS_UNIT, head),
         contains=contains if scale is None else f"{contains}; {SCALED}",
         profile=profile,
         choices=tuple(c.name for c in choices),
@@ -241,6 +241,22 @@ def measure_sensitivity(
     )
     jobs.remove()
     return table
+
+
+def unit_of(unit: str, head: Head) -> str:
+    """Return the unit of a metric's scores for a kind of output; metrics name that of a classifier.
+
+    Args:
+        unit: the metric's `LOSS_UNIT`.
+        head: how the model's outputs are read.
+    """
+    cross_entropy = "nats of cross-entropy per sample"
+    if unit.startswith(LOSS_UNITS["classes"]):
+        return head.loss_unit + unit.removeprefix(LOSS_UNITS["classes"])
+    if unit.startswith(cross_entropy):
+        own = f"nats of cross-entropy per {head.spec.row}" if head.spec.loss.softmax else head.loss_unit
+        return own + unit.removeprefix(cross_entropy)
+    return unit
 
 
 def _only_method(choices: Sequence[Choice]) -> str:

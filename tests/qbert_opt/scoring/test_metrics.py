@@ -5,21 +5,17 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from families import save
 
 from qbert_opt.curvature.factors import EXACT, factor_pass
-from qbert_opt.data.texts import LabeledTexts
 from qbert_opt.evaluation.evaluate import kl_divergence
 from qbert_opt.models.batches import logits, tokenize
 from qbert_opt.models.labels import label_ids
-from qbert_opt.models.loading import load_model
 from qbert_opt.models.structure import profile_model
 from qbert_opt.models.targets import Targets
-from qbert_opt.quantization.calibration import CalibrationPlan, MatrixQuantizer
+from qbert_opt.quantization.calibration import MatrixQuantizer
 from qbert_opt.runtime import plugins
 from qbert_opt.runtime.memory_budget import MemoryShares
 from qbert_opt.scoring.hessian_operators import priced_by
-from qbert_opt.scoring.sensitivity import measure_sensitivity
 from qbert_opt.scoring.task import ScoringTask
 from qbert_opt.spec.grids import grid
 from qbert_opt.spec.score_parts import MatrixCurvature
@@ -276,17 +272,3 @@ def test_metrics_of_the_training_loss_need_labels(make_task):
     """Metrics of the training loss need labels."""
     with pytest.raises(ValueError, match="needs labels"):
         list(plugins.load("metrics", "trace").score(dataclasses.replace(make_task(), targets=None), SOME))
-
-
-@pytest.mark.parametrize("metric", ["trace", "top-eigenvalue", "qbert", "qbert-matrix"])
-def test_hessian_metrics_score_embeddings_without_labels(metric, tmp_path):
-    """The loss is the distance to the float model's own embeddings, so that every score is positive without a label."""
-    loaded = load_model(save(tmp_path / "encoder", "bert", "embeddings"))
-    texts = LabeledTexts("texts", tuple((f"w{i} w{i * i % 7} w{i % 5}",) for i in range(24)), None)
-    table = measure_sensitivity(
-        loaded, texts, grid((2, 4), ("rows:1",), "rtn"), metric=metric, plan=CalibrationPlan(4, 12, 0)
-    )
-    two, four = zip(*table.value, strict=True)
-    assert all(low > high > 0 for low, high in zip(two, four, strict=True))
-    assert bool(table.block_sensitivity) == (metric == "qbert")
-    assert all(value >= 0 for layer in table.block_sensitivity for value in layer.eigenvalues)
