@@ -3,8 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.ready
 ENCODER := .venv/.encoder
-REFERENCE := qbert_opt/data/bundled/mpnet-base-wn11.json.gz
-PAIRS := --text-column a --text-column b --label-column label
+REFERENCE := qbert_opt/data/bundled/all-mpnet-base-v2.json.gz
 
 .PHONY: solve test types suite docs demo lint reference clean
 
@@ -35,19 +34,13 @@ docs: $(READY)                  ## write the reference pages from the code, and 
 demo: $(READY) $(ENCODER)       ## fine-tune, score, solve, simulate, quantize, evaluate on a real model
 	$(BIN)/python -m benchmarks.commands.demo runs/demo
 
-reference: $(READY)             ## recompute the bundled reference scores (two hours on one core): WN11=FOLDER
-	@test -f "$(WN11)/test.tsv" || { echo "make reference: WN11='$(WN11)' is not the folder of the WN11 data set." \
-	  "Give one with test.tsv, entity2text.txt and relation2text.txt: make reference WN11=FOLDER"; exit 2; }
+reference: $(READY)             ## recompute the bundled reference scores (about 50 minutes on one core)
 	$(BIN)/python -m benchmarks.reference.mpnet_encoder models/all-mpnet-base-v2
-	$(BIN)/python -m benchmarks.predictions.splits runs --wn11 $(WN11)
-	$(BIN)/qbert-opt fine-tune --encoder models/all-mpnet-base-v2 --data runs/wn11-train.tsv $(PAIRS) \
-	  --epochs 1 --learning-rate 5e-5 --batch-size 32 -o models/mpnet-base-wn11
-	$(BIN)/qbert-opt sensitivity --model models/mpnet-base-wn11 --data runs/wn11-fit.tsv $(PAIRS) \
-	  --metric directional --method gptq --calibration-samples 512 --scoring-samples 1400 \
-	  --memory-limit 8GiB -o runs/reference.json
-	$(BIN)/qbert-opt sensitivity --model models/mpnet-base-wn11 --data runs/wn11-fit.tsv $(PAIRS) \
-	  --metric qbert --method rtn --bits 2 --groupings rows:128 --calibration-samples 100 --scoring-samples 100 \
-	  --table-bits none --memory-limit 4GiB -o runs/omega.json
+	mkdir -p runs $(dir $(REFERENCE))
+	$(BIN)/qbert-opt sensitivity --model models/all-mpnet-base-v2 --data snips/train --metric directional --method gptq \
+	  --calibration-samples 512 --scoring-samples 256 --table-bits none --memory-limit 8GiB -o runs/reference.json
+	$(BIN)/qbert-opt sensitivity --model models/all-mpnet-base-v2 --data snips/train --metric qbert --method rtn --bits 2 \
+	  --groupings rows:128 --calibration-samples 10 --scoring-samples 10 --table-bits none --memory-limit 6GiB -o runs/omega.json
 	$(BIN)/python -m benchmarks.reference.reference runs/reference.json runs/omega.json $(REFERENCE)
 
 $(READY): pyproject.toml constraints.txt

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..spec.scores import ScoreTable
 
-FILE = "mpnet-base-slots.json.gz"
+FILE = "all-mpnet-base-v2.json.gz"
 
 
 def reference_path() -> Path:

@@ -15,9 +15,10 @@ def test_the_readmes_line_prints_what_was_promised(cli):
     found = cli(*LINE)
     assert (found.code, found.err) == (0, "")
     for part in (
-        "mpnet", "metric directional, method gptq", "snips-unseen", "commit ", "12 layers",
+        "mpnet", "metric directional, method gptq", "snips/train", "commit ", "12 layers",
         "query", "att. out", "ffn in", "ffn out", "c128", "encoder matrices", "MB", "MiB", "bits per weight",
-        "of scales and offsets", "whole model", "predicted loss", "nats of KL", "status", "optimal, proven gap",
+        "of scales and offsets", "whole model", "predicted loss", "squared output distance", "status",
+        "optimal, proven gap",
         "best uniform", "x ours", "--budget", "<- binds", "car-soc: limits.weights", "one more MB",
         "latency", "bound by", "peak memory", "DRAM traffic", "GB/s", "energy", "unpacking", "costs", "saves",
         "trust", "have a source",

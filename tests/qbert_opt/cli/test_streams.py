@@ -163,7 +163,7 @@ def test_ctrl_c_says_how_to_resume(tmp_path):
             kept.write_text("x")
         with pytest.raises(KeyboardInterrupt) as stop, progress("scores", quiet=True, resume=kept):
             raise KeyboardInterrupt
-        assert ("the same command goes on" in " ".join(getattr(stop.value, "__notes__", ()))) == exists
+        assert ("the same command resumes from there" in " ".join(getattr(stop.value, "__notes__", ()))) == exists
 
 
 def test_the_json_of_a_frontier_has_both_figures(cli):

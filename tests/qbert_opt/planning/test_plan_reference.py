@@ -53,7 +53,7 @@ def test_the_readmes_plan(reference_plan):
     assert plan.total_bytes == plan.encoder_bytes + plan.profile.fixed_bytes
     assert plan.average_bits == 8 * plan.encoder_bytes / plan.profile.encoder_elements
     assert plan.next_mb_gain > 0
-    assert plan.provenance.data == "runs/snips-unseen.tsv"
+    assert plan.provenance.data == "snips/train"
 
 
 def test_losses_are_those_of_the_scores(reference, reference_plan):

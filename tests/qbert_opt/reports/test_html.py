@@ -86,11 +86,17 @@ def test_one_point_and_none(reference_frontier, reference_plan):
 
 def test_thousands_of_matrices_stay_small(reference_plan):
     """6,000 matrices: no text in the map, under 6 MB."""
-    block = [m for m in reference_plan.matrices if m.block == 0]
-    many = tuple(m.model_copy(update={"block": b}) for b in range(1000) for m in block)
+
+    def repeated(matrices):
+        first = [m for m in matrices if m.block == 0]
+        return tuple(
+            m.model_copy(update={"block": b, "module": m.module.replace(".0.", f".{b}.")})
+            for b in range(1000)
+            for m in first
+        )
+
     profile = reference_plan.profile
-    specs = [m for m in profile.matrices if m.block == 0]
-    shapes = tuple(m.model_copy(update={"block": b}) for b in range(1000) for m in specs)
+    many, shapes = repeated(reference_plan.matrices), repeated(profile.matrices)
     profile = profile.model_copy(update={"matrices": shapes, "num_blocks": 1000})
     page = html_report(reference_plan.model_copy(update={"matrices": many, "profile": profile}))
     assert re.search(r'<i class="b\d"[^>]*></i>', page) and not re.search(r'<i class="b\d"[^>]*>\d', page)

@@ -179,9 +179,9 @@ def test_the_bundled_table_says_what_it_is(reference):
     assert len(reference.profile.matrices) == 72
     assert reference.profile.encoder_elements == 12 * (4 * 768 * 768 + 2 * 768 * 3072)
     assert len(reference.choices) == 28 and not reference.masks
-    assert "nats of KL" in reference.loss_unit
+    assert reference.loss_unit == "squared output distance relative to the output's squared length"
     made = reference.provenance
-    assert made.data == "runs/snips-unseen.tsv" and made.commit and made.date >= "2025"
+    assert made.data == "snips/train" and made.commit and made.date >= "2025"
     assert reference_path().stat().st_size < 1_000_000
 
 
