@@ -17,6 +17,11 @@ from ..models.targets import NONE, Targets
 class BatchLoss(Protocol):
     """A loss that is a sum over the rows of batches."""
 
+    @property
+    def model(self) -> nn.Module:
+        """The model, in evaluation mode."""
+        ...
+
     def summed(self, batch: TokenBatch) -> torch.Tensor:
         """Return the loss of a batch, summed over its rows, in the graph and twice differentiable."""
         ...
