@@ -128,7 +128,8 @@ def three_layers(reference_sums):
     assert reference_sums.profile.matrices[: len(matrices)] == profile.matrices
     names = ("value", "std_error", "weight_error", "samples")
     rows = {name: getattr(reference_sums, name)[: len(matrices)] for name in names}
-    return reference_sums.model_copy(update={"profile": profile, **rows})
+    omega = tuple(layer for layer in reference_sums.block_sensitivity if layer.block < 3)
+    return reference_sums.model_copy(update={"profile": profile, "block_sensitivity": omega, **rows})
 
 
 @pytest.fixture(scope="session")

@@ -246,7 +246,7 @@ def test_the_rule_by_which_words_are_split_has_a_name_or_is_refused(steps, name)
     made.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
     made.backend_tokenizer.model.ignore_merges = name == "llama-bpe"
     if "way" in name:
-        with pytest.raises(UsageError, match=f"than the model's tokenizer: it splits words by {name}"):
+        with pytest.raises(UsageError, match=f"from the model's tokenizer: it splits words by {name}"):
             decoder_vocabulary(made, TARGET, 90)
         return
     found = decoder_vocabulary(made, TARGET, 90)

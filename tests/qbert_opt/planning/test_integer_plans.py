@@ -120,7 +120,7 @@ def test_an_engine_of_integers_takes_every_scored_width(rtn_scores, car_soc):
 @pytest.fixture(scope="module")
 def asking(reference):
     """The bundled scores, where two inputs ask for 16 bits."""
-    return with_inputs(reference, dict(zip(ASKING, (2e-3, 1e-3), strict=True)))
+    return with_inputs(reference, dict(zip(ASKING, (5e-2, 2.5e-2), strict=True)))
 
 
 def task_with(scores, device, latency_s):
