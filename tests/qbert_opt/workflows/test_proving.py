@@ -77,7 +77,7 @@ def test_the_fastest_plan_is_sought_where_latency_counts(reference_sums, car_soc
         return Shipped(plan, Path(folder), None, None, ChangedAnswers(2000, 0))
 
     monkeypatch.setattr(proving, "ship", ship)
-    monkeypatch.setattr(proving, "likely_loss", lambda *_, labelled: 0.002)
+    monkeypatch.setattr(proving, "likely_loss", lambda *_, labelled: 0.05)
     monkeypatch.setattr(proving, "STEPS", (2.0,))
     monkeypatch.setattr(proving, "LATENCY_STRIDE", 1)
     prove_smallest(Checked(), route, None, QualityLimits(flips=0.5), tmp_path / "tried", lambda *_: None)
