@@ -34,7 +34,7 @@ docs: $(READY)                  ## write the reference pages from the code, and 
 demo: $(READY) $(ENCODER)       ## fine-tune, score, solve, simulate, quantize, evaluate on a real model
 	$(BIN)/python -m benchmarks.commands.demo runs/demo
 
-reference: $(READY)             ## recompute the bundled reference scores (about 50 minutes on one core)
+reference: $(READY)             ## recompute the bundled reference scores (32 processor minutes)
 	$(BIN)/python -m benchmarks.reference.mpnet_encoder models/all-mpnet-base-v2
 	mkdir -p runs $(dir $(REFERENCE))
 	$(BIN)/qbert-opt sensitivity --model models/all-mpnet-base-v2 --data snips/train --metric directional --method gptq \

@@ -125,7 +125,7 @@ def ask(rival: str, asked: Asked, environments: Path, folder: Path) -> list[Riva
         MissingEnvironment: it is not installed.
         WrongAnswer: it failed, or its answer does not fit the model.
     """
-    asking, question = asked_in(folder, asdict(asked))
+    asking, question = request_file(folder, asdict(asked))
     answered = asking.with_name(asking.name.replace("request", rival))
     if not answered.exists():
         asking.write_text(question)
@@ -153,7 +153,7 @@ def ask_codes(
         MissingEnvironment: it is not installed.
         WrongAnswer: it failed, or its weights do not fit the bits.
     """
-    asking, question = asked_in(folder, asdict(asked) | {"bits_of": dict(bits)})
+    asking, question = request_file(folder, asdict(asked) | {"bits_of": dict(bits)})
     answered = asking.with_name(asking.stem.replace("request", f"{rival}-{way}-codes") + ".safetensors")
     if not answered.exists():
         asking.write_text(question)
@@ -179,8 +179,8 @@ def check_codes(rival: str, weights: Mapping[str, torch.Tensor], bits: Mapping[s
             raise WrongAnswer(f"{rival}: a row of {module} has {levels} levels, which {bits[module]} bits do not hold.")
 
 
-def asked_in(folder: Path, question: Mapping[str, object]) -> tuple[Path, str]:
-    """The file of a request, named by its content, and the content."""
+def request_file(folder: Path, question: Mapping[str, object]) -> tuple[Path, str]:
+    """Name a request's file by its content; returns the path and the content."""
     text = json.dumps(question)
     return folder / f"request-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json", text
 

@@ -91,14 +91,14 @@ def answer(path: Path, package: str, scoring_s: float, plans: Sequence[Mapping[s
     path.write_text(json.dumps(found | {"plans": list(plans)}, indent=1))
 
 
-def read_codes(path: Path) -> tuple[Asked, dict[str, int]]:
-    """Read a request for codes: what every rival is asked, and the bits of each matrix."""
+def read_with_bits(path: Path) -> tuple[Asked, dict[str, int]]:
+    """Read a request to round: what every rival is asked, and the bits of each matrix."""
     given = json.loads(path.read_text())
     bits = given.pop("bits_of")
     return Asked(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}), bits
 
 
-def codes(path: Path, way: str, rounding_s: float, model: Any, modules: Iterable[str]) -> None:
+def write_weights(path: Path, way: str, rounding_s: float, model: Any, modules: Iterable[str]) -> None:
     """Write the rounded weights of a model, float32, with the way and the processor time of rounding in seconds."""
     from safetensors.torch import save_file
 

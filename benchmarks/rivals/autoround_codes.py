@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.rivals.asked import codes, inputs, load, read_codes
+from benchmarks.rivals.asked import inputs, load, read_with_bits, write_weights
 
 BATCH = 8  # its default
 
@@ -21,7 +21,7 @@ def main() -> None:
     from auto_round import AutoRound
     from transformers import AutoTokenizer
 
-    asked, bits = read_codes(Path(sys.argv[1]))
+    asked, bits = read_with_bits(Path(sys.argv[1]))
     model, batches = load(asked), inputs(asked)
     tokenizer = AutoTokenizer.from_pretrained(asked.model)
     longest = 1 + max(batch["input_ids"].shape[1] for batch in batches)
@@ -43,7 +43,7 @@ def main() -> None:
         enable_torch_compile=False, low_cpu_mem_usage=False, low_gpu_mem_usage=False,
     )  # fmt: skip
     rounded, _ = tuning.quantize()
-    codes(Path(sys.argv[2]), "SignRound", time.process_time() - started, rounded, bits)
+    write_weights(Path(sys.argv[2]), "SignRound", time.process_time() - started, rounded, bits)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.rivals.asked import codes, inputs, load, read_codes
+from benchmarks.rivals.asked import inputs, load, read_with_bits, write_weights
 
 BIAS = {-1: None, "type": "static", "method": "max_min"}
 
@@ -18,7 +18,7 @@ def main() -> None:
     import modelopt.torch.quantization as mtq
     import torch
 
-    asked, bits = read_codes(Path(sys.argv[1]))
+    asked, bits = read_with_bits(Path(sys.argv[1]))
     way = sys.argv[3]
     model, batches = load(asked), inputs(asked)
     bias = {"bias": BIAS} if way == "mse" else {}  # its GPTQ knows no offset
@@ -38,7 +38,7 @@ def main() -> None:
         for module in bits:
             layer = rounded.get_submodule(module)
             layer.weight.copy_(layer.weight_quantizer(layer.weight))
-    codes(Path(sys.argv[2]), way, time.process_time() - started, rounded, bits)
+    write_weights(Path(sys.argv[2]), way, time.process_time() - started, rounded, bits)
 
 
 if __name__ == "__main__":

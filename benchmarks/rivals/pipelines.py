@@ -79,7 +79,7 @@ def run(options: Any) -> None:
 
 def main() -> int:
     parser = pair_options(__doc__)
-    parser.add_argument("--rivals", nargs="*", default=tuple(WAYS))
+    parser.add_argument("--rivals", nargs="*", choices=tuple(WAYS), default=tuple(WAYS))
     torch.set_num_threads(1)
     try:
         run(parser.parse_args())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..scoring.layer_drops import Shortened
-from ..spec.score_parts import ActivationScores, Rows
+from ..spec.score_arrays import Rows
+from ..spec.score_parts import ActivationScores
 from ..spec.scores import ScoreTable
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..spec.legal import masked_choices
 from ..spec.profiles import ModelProfile
-from ..spec.score_parts import Rows
+from ..spec.score_arrays import Rows
 from ..spec.scores import ScoreTable
 
 

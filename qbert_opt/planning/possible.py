@@ -11,7 +11,8 @@ from ..spec.choices import Choice
 from ..spec.legal import masked_choices, scorable_tables
 from ..spec.limits import Limits
 from ..spec.profiles import MatrixSpec, ModelProfile, TableSpec
-from ..spec.score_parts import Provenance, Rows, TableScores
+from ..spec.score_arrays import Rows
+from ..spec.score_parts import Provenance, TableScores
 from ..spec.scores import ScoreTable
 from .constraints import PlanConstraints
 from .program import PlanningTask

@@ -41,12 +41,11 @@ def factor_parts(task: ScoringTask, pending: Sequence[int], plan: FactorPlan) ->
     Raises:
         UsageError: one sample's factors do not fit into memory.
     """
-    turns = [group for group in _groups(task, pending, plan) if len(_chunks(task, group, plan)) == 1]
-    schedule = _schedule(task, turns)
+    groups = [(group, _chunks(task, group, plan)) for group in _groups(task, pending, plan)]
+    schedule = _schedule(task, [group for group, chunks in groups if len(chunks) == 1])
     done = 0
-    for group in _groups(task, pending, plan):
+    for group, chunks in groups:
         names = [task.profile.matrices[i].module for i in group]
-        chunks = _chunks(task, group, plan)
         if len(chunks) > 1:
             task.note(f"{len(chunks)} factor passes over {names[0]}")
             yield group[0], [_again(task, chunk, names[0], plan) for chunk in chunks]

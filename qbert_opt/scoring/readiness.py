@@ -175,7 +175,7 @@ def window_warnings(loaded: LoadedModel, texts: LabeledTexts, batches: Sequence[
 
 
 def check_estimate(module: str, estimate: Estimate) -> None:
-    """Reject scores that are not finite, or negative: a plan would seek what is said to improve the model.
+    """Reject scores that are not finite, or negative: a plan would prefer a rounding error to none.
 
     Args:
         module: name of the matrix.

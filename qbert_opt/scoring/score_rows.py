@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ..spec.choices import Choice
 from ..spec.profiles import ModelProfile
-from ..spec.score_parts import CommonScale, Rows
+from ..spec.score_arrays import Rows
+from ..spec.score_parts import CommonScale
 from .task import Estimate
 
 HEADER = 3  # samples, effective samples, folds

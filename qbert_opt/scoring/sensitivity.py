@@ -29,7 +29,7 @@ from ..spec.activations import ActivationChoice
 from ..spec.choices import Choice
 from ..spec.legal import masked_choices, scorable_tables
 from ..spec.profiles import ModelProfile
-from ..spec.score_parts import Rows, short
+from ..spec.score_arrays import Rows, short
 from ..spec.scores import ScoreTable
 from .folds import sample_groups
 from .further_scores import input_scores, width_scores

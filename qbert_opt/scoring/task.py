@@ -191,7 +191,7 @@ class Metric(Protocol):
     Attributes:
         LOSS_UNIT: unit of its scores.
         CONTAINS: which quantization errors its scores include, for the report.
-        NEEDS_LABELS: whether it needs the labelled training loss.
+        NEEDS_LABELS: whether it takes the Hessian of the training loss, which needs labels for outputs with a softmax.
     """
 
     LOSS_UNIT: str

@@ -27,7 +27,8 @@ from .planned import (
 )
 from .profiles import ModelProfile
 from .quantities import Measure
-from .score_parts import LARGEST_SCALE, Provenance
+from .score_arrays import LARGEST_SCALE
+from .score_parts import Provenance
 
 SCHEMA = "qbert-opt/allocation@2"
 FIRST_SCHEMA = "qbert-opt/allocation@1"  # its `predicted_loss` is the sum of scores

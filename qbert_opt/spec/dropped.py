@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, FiniteFloat
 
 from ..runtime.frozen import Frozen
-from .score_parts import Loss
+from .score_arrays import Loss
 
 
 class DroppedHeads(Frozen):

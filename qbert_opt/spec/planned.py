@@ -11,7 +11,7 @@ from .choices import Choice, Layout
 from .forms import Form
 from .profiles import Kind
 from .quantities import Measure
-from .score_parts import Loss
+from .score_arrays import Loss
 from .tables import TABLE_CHOICE
 
 Cost = Annotated[float, Field(ge=0)]

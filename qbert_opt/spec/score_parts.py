@@ -1,21 +1,15 @@
-"""The parts of a score table: provenance, scores of tables and activations, curvature, and what their arrays share."""
+"""The parts of a score table: provenance, scores of tables, inputs and cache, and curvature."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from typing import Annotated, Literal, Protocol
+from typing import Literal
 
 from pydantic import Field, FiniteFloat, model_validator
 
 from ..runtime.frozen import Amount, Count, Frozen, Share, is_empty
 from .activations import ACTIVATION_BITS, activation_grid
+from .score_arrays import LARGEST_SCALE, Folds, Loss, Rows, check_arrays, multiplied, once, short
 
-LARGEST_SCORE = 1e100  # sums and squares of larger ones would overflow
-LARGEST_SCALE = 1e6  # likewise of errors of the scale times scores
-Loss = Annotated[float, Field(ge=0, le=LARGEST_SCORE)]
-Rows = tuple[tuple[Loss | None, ...], ...]  # [items, choices], None where masked
-Folds = tuple[Rows, ...]
 INPUT_CHOICES = {
     item.name: item.range for item in activation_grid(ACTIVATION_BITS)
 }  # choices of inputs, with their ranges
@@ -123,7 +117,7 @@ class TableScores(Frozen):
 
     @model_validator(mode="after")
     def _shapes(self) -> TableScores:
-        check_arrays(self, self.modules)
+        check_arrays(self, self.modules, needs_weight_error=False)
         lengths = {len(self.modules), len(self.unseen_rows), len(self.unseen_reads)}
         if len(lengths | ({len(self.unseen_factor)} if self.unseen_factor else set())) > 1:
             raise ValueError("modules, unseen_rows, unseen_reads and unseen_factor differ in length")
@@ -135,8 +129,8 @@ class TableScores(Frozen):
         Args:
             factor: see `CommonScale`.
         """
-        folds = tuple(short(_multiplied(rows, factor)) for rows in self.fold_value)
-        update = {name: _multiplied(getattr(self, name), factor) for name in ("value", "std_error")}
+        folds = tuple(short(multiplied(rows, factor)) for rows in self.fold_value)
+        update = {name: multiplied(getattr(self, name), factor) for name in ("value", "std_error")}
         return self.model_copy(update={**update, "fold_value": folds})
 
 
@@ -239,73 +233,5 @@ class ActivationScores(Frozen):
             factor: see `CommonScale`.
         """
         return self.model_copy(
-            update={name: _multiplied(getattr(self, name), factor) for name in ("value", "std_error")}
+            update={name: multiplied(getattr(self, name), factor) for name in ("value", "std_error")}
         )
-
-
-def short(rows: Rows) -> Rows:
-    """Round to six significant digits; more would only make files with many folds long.
-
-    Args:
-        rows: [items, choices], None where masked.
-    """
-    return tuple(tuple(None if v is None else float(f"{v:.6g}") for v in row) for row in rows)
-
-
-def _multiplied(rows: Rows, factor: float) -> Rows:
-    return tuple(tuple(None if v is None else factor * v for v in row) for row in rows)
-
-
-class _ScoreArrays(Protocol):
-    choices: tuple[str, ...]
-    value: Rows
-    std_error: Rows
-    weight_error: Rows
-    fold_value: Folds
-    masks: dict[str, dict[str, str]]
-
-
-def check_arrays(scores: _ScoreArrays, modules: Sequence[str]) -> None:
-    """Check the shapes of score arrays, and what is masked.
-
-    Args:
-        scores: a `ScoreTable` or its `TableScores`.
-        modules: the matrices or tables; row order of the arrays.
-
-    Raises:
-        ValueError: a choice or module is named twice, an array has another shape or is not masked where `value` is, or
-            a mask is of what is not there or has a score.
-    """
-    once("choices", scores.choices)
-    once("modules", modules)
-    shape = len(modules), len(scores.choices)
-    named = [(name, getattr(scores, name)) for name in ("value", "std_error")]
-    if scores.weight_error or not isinstance(scores, TableScores):
-        named.append(("weight_error", scores.weight_error))
-    for name, rows in named + [("fold_value", rows) for rows in scores.fold_value]:
-        if len(rows) != shape[0] or any(len(row) != shape[1] for row in rows):
-            raise ValueError(f"{name} is not [{shape[0]} items, {shape[1]} choices]")
-    masked = [[value is None for value in row] for row in scores.value]
-    for name, rows in [("std_error", scores.std_error)] + [("fold_value", rows) for rows in scores.fold_value]:
-        if [[value is None for value in row] for row in rows] != masked:
-            raise ValueError(f"{name} is not null exactly where value is")
-    for module, reasons in scores.masks.items():
-        for name in reasons:
-            if module not in modules or name not in scores.choices:
-                raise ValueError(f"masks: {module}: {name} is not among the matrices or tables and their choices")
-            if scores.value[modules.index(module)][scores.choices.index(name)] is not None:
-                raise ValueError(f"masks: {module}: {name} has a score; a choice that is not allowed has null")
-
-
-def once(what: str, names: Sequence[str]) -> None:
-    """Check that no name occurs twice.
-
-    Args:
-        what: the field.
-        names: its names.
-
-    Raises:
-        ValueError: gives the first that does.
-    """
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise ValueError(f"{what}: {twice[0]} is named twice")

@@ -15,18 +15,15 @@ from ..runtime.frozen import Amount, Count, Frozen, is_none
 from .cache import CACHE_BITS
 from .choices import Choice, choice
 from .profiles import MatrixSpec, ModelProfile, TableSpec
+from .score_arrays import Folds, Rows, check_arrays, once
 from .score_parts import (
     ActivationScores,
     BlockSensitivity,
     CacheScores,
     CommonScale,
-    Folds,
     MatrixCurvature,
     Provenance,
-    Rows,
     TableScores,
-    check_arrays,
-    once,
 )
 
 SCHEMA = "qbert-opt/scores@1"

@@ -112,7 +112,7 @@ def test_the_readmes_picture_is_small_and_its_command_draws_it(cli, tmp_path, mo
     """The command that the README states draws the curve that it shows."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     shown = ROOT / "docs" / "frontier.svg"
-    assert "docs/frontier.svg" in re.findall(r"!\[[^]]+\]\(([^)]+)\)", text) and shown.stat().st_size < 250_000
+    assert "docs/frontier.svg" in re.findall(r"!\[[^]]+\]\(([^)]+)\)", text) and shown.stat().st_size < 200_000
     monkeypatch.chdir(tmp_path)
     (tmp_path / "docs").mkdir()
     solve = re.search(r"^qbert-opt (solve .*-o allocation.json)", text, re.MULTILINE)[1]

@@ -6,7 +6,6 @@ from qbert_opt.data.reference import reference_scores
 from qbert_opt.errors import InfeasibleError
 from qbert_opt.planning import loss_limit
 from qbert_opt.planning.constraints import PlanConstraints
-from qbert_opt.planning.input_widths import solve_rounded
 from qbert_opt.planning.planner import allocate
 from qbert_opt.spec.limits import Limits
 from qbert_opt.spec.quantities import shown_apart
@@ -14,23 +13,24 @@ from qbert_opt.spec.quantities import shown_apart
 
 @pytest.fixture(scope="module")
 def solved():
-    """Least latency on the bundled device, and the bounds on the sum that were tried for it.
+    """Least latency on the bundled device, and the bounds on the sum that were tried for it, with the loss of each.
 
     The last is allowed any loss; the others 0.63 and 8 times the loss of that plan.
     """
     from hwmodels import load_device
 
     few = {"bits": (2, 4, 8), "groupings": ("columns:128",)}  # one grouping: seconds, where two take a minute
-    plans, bounds = [], []
+    plans, bounds, asked = [], [], loss_limit._answer
     for times in (None, 8.0, 0.63):
         bounds.insert(0, [])
 
         def counted(task, *rest):
-            bounds[0].append(task.largest_sum)
-            return solve_rounded(task, *rest)
+            answer = asked(task, *rest)
+            bounds[0].append((task.largest_sum, answer.loss))
+            return answer
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(loss_limit, "solve_rounded", counted)
+            patch.setattr(loss_limit, "_answer", counted)
             most = 1e3 if times is None else times * plans[-1].predicted_loss
             constraints = PlanConstraints(least="latency", max_loss=most, **few)
             device = load_device("car-soc")
@@ -63,12 +63,17 @@ def test_a_loss_binds_where_the_goal_would_be_lower_without_it(fastest):
 
 
 def test_a_limit_on_loss_costs_few_programs(solved):
-    """The bound on the sum is found from the ratio of prediction to sum: a program with residency is slow."""
+    """Programs with residency are slow: the limit comes first, later bounds lie between a kept and a failed one."""
     [plan, *_], [bounds, *_] = solved
     most = plan.limits[0].capacity
     assert plan.predicted_loss <= most
-    slow = [bound for bound in bounds if bound is not None]  # without a bound the loss is minimized, which is quick
-    assert slow[0] == most and all(bound < most for bound in slow[1:]) and len(slow) <= 4
+    slow = [tried for tried in bounds if tried[0] is not None]  # without a bound the loss is minimized, which is quick
+    assert slow[0][0] == most and slow[0][1] > most and len(slow) <= 4
+    assert slow[1][0] < most
+    for number, (bound, _) in enumerate(slow[2:], start=2):
+        kept = [tried for tried, loss in slow[:number] if loss <= most]
+        failed = [tried for tried, loss in slow[:number] if loss > most]
+        assert max(kept) < bound < min(failed)
 
 
 def test_the_nearest_feasible_value_differs_from_the_limit():

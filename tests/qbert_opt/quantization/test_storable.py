@@ -129,17 +129,17 @@ def normal(*shape):
 
 
 ODD = {
-    "zeros": torch.zeros(4, 20),
-    "constant": torch.full((4, 20), -0.37),
-    "constant rows": torch.arange(4.0)[:, None].expand(4, 20).clone() * 0.1,
-    "below fp16's steps": normal(4, 20) * 1e-8,
-    "far below": normal(4, 20) * 1e-30,
-    "one row": normal(1, 20),
-    "one column": normal(4, 1),
+    "zeros": torch.zeros(8, 32),
+    "constant": torch.full((8, 32), -0.37),
+    "constant rows": torch.arange(8.0)[:, None].expand(8, 32).clone() * 0.1,
+    "below fp16's steps": normal(8, 32) * 1e-8,
+    "far below": normal(8, 32) * 1e-30,
+    "one row": normal(1, 32),
+    "one column": normal(8, 1),
     "one weight": normal(1, 1),
-    "near the limit": normal(4, 20).sign() * 6e4,
-    "one outlier": torch.where(torch.arange(80).view(4, 20) == 5, torch.tensor(6.5e4), normal(4, 20) * 0.02),
-    "far from zero": 1000 + normal(4, 20) * 1e-4,
+    "near the limit": normal(8, 32).sign() * 6e4,
+    "one outlier": torch.where(torch.arange(256).view(8, 32) == 5, torch.tensor(6.5e4), normal(8, 32) * 0.02),
+    "far from zero": 1000 + normal(8, 32) * 1e-4,
 }
 
 

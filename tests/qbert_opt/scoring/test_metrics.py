@@ -22,15 +22,14 @@ from qbert_opt.spec.score_parts import MatrixCurvature
 
 METRICS = plugins.available("metrics")
 SOME = [0, 4, 5]
-SENTENCES = 16
 
 
 @pytest.fixture(scope="module")
 def make_task(tiny, sentences):
-    """Makes fresh scoring tasks of the first layer over a few sentences; a few choices at a time when asked."""
+    """Makes fresh scoring tasks of the first layer over 30 sentences; a few choices at a time when asked."""
     whole = profile_model(tiny)
     profile = whole.model_copy(update={"matrices": whole.matrices[:6], "num_blocks": 1})
-    sample = sentences.take(range(SENTENCES))
+    sample = sentences.take(range(30))
     quantizer = MatrixQuantizer(tiny, profile, "rtn", None)
     choices = grid((2, 4), ("rows:1", "columns:32"), "rtn")
 
@@ -38,7 +37,7 @@ def make_task(tiny, sentences):
         return ScoringTask(
             model=tiny.model,
             profile=profile,
-            batches=tokenize(tiny.tokenizer, sample.texts, batch_size=8),
+            batches=tokenize(tiny.tokenizer, sample.texts, batch_size=16),
             targets=Targets(
                 "classes",
                 torch.tensor(label_ids(tiny.labels, sample.labels, source="sample", model="tiny")),
@@ -87,7 +86,7 @@ def test_every_metric_gives_estimates(scored, metric):
         if metric == "weight-error":
             assert estimate.samples == 0 and not estimate.std_error.any()
         else:
-            assert estimate.samples == task.num_samples == SENTENCES
+            assert estimate.samples == task.num_samples == 30
             assert (estimate.std_error > 0).all()
 
 
@@ -135,7 +134,7 @@ def test_measured_is_the_loss_of_each_change_alone(scored, tiny):
         with torch.no_grad():
             weight.copy_(before)
         assert value.item() == pytest.approx(losses.mean().item(), rel=1e-12)
-        assert std_error.item() == pytest.approx(losses.std().item() / SENTENCES**0.5)
+        assert std_error.item() == pytest.approx(losses.std().item() / 30**0.5)
 
 
 @pytest.mark.parametrize(("metric", "place"), [("measured", "choice 3"), ("differentiable", "step 3 of 16")])
@@ -164,7 +163,7 @@ def test_fisher_is_the_diagonal_of_the_models_own_fisher(scored):
         for row in task.model(**batch.inputs).logits.log_softmax(-1):
             for log_p in row:
                 [gradient] = torch.autograd.grad(log_p, weight, retain_graph=True)
-                diagonal += log_p.exp().item() * gradient.double().square() / SENTENCES
+                diagonal += log_p.exp().item() * gradient.double().square() / 30
     expected = (diagonal * next(task.perturbations(matrix)).double().square()).sum((1, 2)) / 2
     torch.testing.assert_close(result[4].value, expected, rtol=1e-4, atol=0)
 

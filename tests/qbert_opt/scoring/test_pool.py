@@ -160,8 +160,7 @@ def test_scores_of_drawn_texts_are_unbiased(kind, tiny, sentences, monkeypatch):
     monkeypatch.setattr("qbert_opt.curvature.sharing.DRAWS_OF_DRAWN", 64)
     monkeypatch.setattr("qbert_opt.scoring.sensitivity.common_scale", lambda rows: None)
     whole = CalibrationPlan(8, 40, 3)
-    inputs = [choice for choice in activation_grid((8,)) if choice.range in (None, "minmax")]
-    given = {"activation_choices": inputs, "table_choices": TABLES}
+    given = {"activation_choices": activation_grid((8,)), "table_choices": TABLES}
     truth = scores(loaded, texts, whole, **given)
     drawn = []
     for seed in range(24):
