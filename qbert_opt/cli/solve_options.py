@@ -57,7 +57,7 @@ class LimitOptions:
     max_bops: Annotated[float | None, _text(LIMITS, "--max-bops", help="Bit operations per inference.")] = None
     min_tokens_per_s: Annotated[
         float | None,
-        _text(LIMITS, "--min-tokens-per-s", help="Tokens per second of each sequence with a full cache (decoders)."),
+        _text(LIMITS, "--min-tokens-per-s", help="Minimum tokens per second per sequence, full cache (decoders)."),
     ] = None
 
 
