@@ -46,7 +46,7 @@ from qbert_opt.planning.cross_fit import loss_of
 from qbert_opt.quantization.calibration import CalibrationPlan, MatrixQuantizer, calibration_texts, weight_of
 from qbert_opt.runtime.files import write_text
 from qbert_opt.runtime.provenance import code_commit, today
-from qbert_opt.scoring.metrics.directional import CACHED_BYTES, _products, both_losses
+from qbert_opt.scoring.metrics.directional import BUFFER_BYTES, _products, both_losses
 from qbert_opt.spec.grids import grid
 
 BITS = (2, 3, 4)
@@ -90,7 +90,7 @@ def score(options: argparse.Namespace) -> None:
                 for kind, found in enumerate(both_losses(samples, errors), number):
                     losses[kind][[s.index for s in samples], i] = rows * found.numpy()
                 if signed.size:
-                    products = _products([s.at_one() for s in samples], errors, CACHED_BYTES)[:, 0]
+                    products = _products([s.at_one() for s in samples], errors, BUFFER_BYTES)
                     signed[[s.index for s in samples], i] = products.numpy()
     weights = np.empty(len(scored))
     for sample in (s for batch in batches for s in single_samples([batch])):

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 import torch
 from torch import nn
@@ -42,10 +43,10 @@ PAGEABLE = True
 READS_FACTORS = True
 GIVES_CURVATURE = True  # beside the scores, from the same factors
 BAND_WEIGHTS = 3 << 13  # weights of a gradient that are formed at a time, of each sample
-MOST_TOGETHER = 64  # samples whose gradients are formed at a time
+MOST_TOGETHER = 64  # gradients that are formed at a time
+LANES = 16  # float32 numbers of a vector register
 Part = tuple[torch.Tensor, torch.Tensor]  # inputs and gradients of a sample
 Stack = tuple[Sequence[int], torch.Tensor, torch.Tensor]  # places, inputs and gradients of several
-CACHED_BYTES = 1 << 24  # gradients of several samples that are formed at a time
 BUFFER_BYTES = 1 << 27  # half for factors that are multiplied by one band of ΔW before the next, half for gradients
 
 
@@ -125,49 +126,53 @@ def both_losses(
     Returns:
         float64 `[N, choices]`; if the factors are softened, also the same at temperature 1.
     """
-    alike: dict[tuple[int, bool], list[int]] = {}
-    for place, sample in enumerate(samples):
-        alike.setdefault((len(sample.gradients), sample.sharpening is not None), []).append(place)
-    shape = len(samples), len(perturbations)
-    losses = [torch.empty(shape, dtype=torch.float64, device=perturbations.device) for _ in range(2)]
-    for (_, softened_ones), places in alike.items():
-        part = [samples[place] for place in places]
-        products = _products(part, perturbations, buffer_bytes)
-        losses[0][places] = products.square().sum(1) / 2
-        if softened_ones:
-            mixing = torch.stack([_sharpening(sample) for sample in part]).to(products)
-            losses[1][places] = (mixing.mT @ products).square().sum(1) / 2
-    return losses if all(softened_ones for _, softened_ones in alike) else losses[:1]
+    sizes = [len(sample.gradients) for sample in samples]
+    products = _products(samples, perturbations, buffer_bytes)
+    owner = torch.repeat_interleave(torch.tensor(sizes)).to(products.device)
+    losses = products.new_zeros(len(samples), len(perturbations))
+    losses.index_add_(0, owner, products.square() / 2)
+    if any(sample.sharpening is None for sample in samples):
+        return [losses]
+    sharpened = [
+        (_sharpening(sample).to(part).mT @ part).square().sum(0) / 2
+        for sample, part in zip(samples, products.split(sizes), strict=True)
+    ]
+    return [losses, torch.stack(sharpened)]
 
 
 def _products(samples: Sequence[SampleFactors], perturbations: torch.Tensor, buffer_bytes: int) -> torch.Tensor:
-    """Return Σ_t gᵀ ΔW a of samples with F factors each, float64 `[N, F, choices]`.
+    """Return Σ_t gᵀ ΔW a of every factor of the first sample, then of the second, …, float64 `[Σ F, choices]`.
 
     Gradients of a few samples of similar length are formed in bands of rows that are still in cache when they are
-    multiplied by ΔW. Of both products the second is the dearer one for short texts: its narrow operand, one column for
-    each choice, is stored by weight, in which order the product is two to three times faster.
+    multiplied by ΔW. For short texts this second product takes most of the time. It is twice as fast if ΔW is stored by
+    weight and padded to whole vectors of choices.
     """
     count, height, width = perturbations.shape
-    factors = len(samples[0].gradients)
-    sums = torch.zeros(factors, len(samples), count, dtype=torch.float64, device=perturbations.device)
     parts = [_with_gradient(sample) for sample in samples]
-    order = sorted(range(len(parts)), key=lambda place: len(parts[place][0]))
+    starts = list(accumulate((len(gradients) for _, gradients in parts), initial=0))
+    sums = torch.zeros(starts[-1], count, dtype=torch.float64, device=perturbations.device)
+    order = sorted(range(len(parts)), key=lambda place: (len(parts[place][1]), len(parts[place][0])))
     band = min(height, max(1, BAND_WEIGHTS // width))
-    most = max(1, min(MOST_TOGETHER, min(buffer_bytes // 2, CACHED_BYTES) // (4 * factors * band * width)))
-    formed = perturbations.new_empty(0)  # reused, since new pages cost more time than the products
+    most = max(1, min(MOST_TOGETHER, buffer_bytes // 2 // (4 * band * width)))
+    padded = perturbations.new_zeros(-(-count // LANES) * LANES, band * width)
+    by_weight = torch.empty_like(padded.T, memory_format=torch.contiguous_format)
+    formed = perturbations.new_empty(0)  # memory is reused: new pages cost more time than the products
     for groups in _stacked(order, parts, most, buffer_bytes // 2):
         for top in range(0, height, band):
-            changes = perturbations[:, top : top + band].flatten(1).T.contiguous()
+            rows = min(band, height - top)
+            padded[:count, : rows * width] = perturbations[:, top : top + rows].flatten(1)
+            by_weight.copy_(padded.T)
             for places, inputs, gradients in groups:
-                shape = factors, len(places), min(band, height - top), width
+                shape = len(gradients), len(places), rows, width
                 if formed.numel() < math.prod(shape):
                     formed = perturbations.new_empty(math.prod(shape))
                 jacobians = formed[: math.prod(shape)].view(shape)
-                for f in range(factors):
-                    torch.bmm(gradients[f, :, :, top : top + band].transpose(1, 2), inputs, out=jacobians[f])
-                dots = jacobians.view(factors * len(places), -1) @ changes
-                sums[:, places] += dots.view(factors, len(places), count)
-    return sums.transpose(0, 1)
+                for f, gradient in enumerate(gradients):
+                    torch.bmm(gradient[:, :, top : top + rows].transpose(1, 2), inputs, out=jacobians[f])
+                dots = jacobians.view(-1, rows * width) @ by_weight[: rows * width]
+                first = torch.tensor([starts[place] for place in places])
+                sums[(first + torch.arange(len(gradients))[:, None]).flatten()] += dots[:, :count]
+    return sums
 
 
 def _with_gradient(sample: SampleFactors) -> Part:
@@ -186,9 +191,9 @@ def _stacked(order: Sequence[int], parts: Sequence[Part], most: int, buffer_byte
     """Yield several groups of samples at a time that fit into memory, each padded with zeros to its longest sample.
 
     Args:
-        order: places of the samples, shortest first.
-        parts: inputs `[T, columns]` and gradients `[F, T, rows]` of every sample.
-        most: samples in a group.
+        order: places of the samples, those with fewest factors first, and of these the shortest.
+        parts: inputs `[T, columns]` and gradients `[F, T, rows]` of every sample; a group has one F.
+        most: gradients in a group, unless one sample has more.
         buffer_bytes: memory for them; a sample that needs more is a group of its own, which is not copied.
 
     Yields:
@@ -199,8 +204,10 @@ def _stacked(order: Sequence[int], parts: Sequence[Part], most: int, buffer_byte
     used = 0
     for position, place in enumerate(order):
         group.append(place)
-        following = order[position + 1 : position + 2]
-        if following and len(group) < most and (len(group) + 1) * _bytes(parts[following[0]]) <= buffer_bytes:
+        factors = len(parts[place][1])
+        following = [parts[other] for other in order[position + 1 : position + 2] if len(parts[other][1]) == factors]
+        one_more = len(group) + 1
+        if following and one_more * factors <= most and one_more * _bytes(following[0]) <= buffer_bytes:
             continue
         size = len(group) * _bytes(parts[place])  # the longest of them
         if ready and used + size > buffer_bytes:

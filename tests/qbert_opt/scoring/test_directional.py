@@ -1,6 +1,7 @@
 """The default metric against the truth: measured KL, dense Hessians, and its own standard error."""
 
 import copy
+from itertools import cycle
 
 import numpy as np
 import pytest
@@ -166,15 +167,15 @@ def test_standard_error_is_the_spread_of_the_estimate(tiny, sentences):
 
 
 @pytest.mark.parametrize("buffer_bytes", [1, 3000, 20_000, 1 << 27])
-@pytest.mark.parametrize("factors", [1, 3])
+@pytest.mark.parametrize("factors", [(1,), (3,), (2, 1, 70)])
 def test_losses_are_those_of_dense_gradients(monkeypatch, factors, buffer_bytes):
-    """For texts of every length, tokens and whole texts without a gradient, and bands that do not divide the rows."""
+    """For any length and number of factors, tokens and texts without a gradient, bands that do not divide the rows."""
     monkeypatch.setattr(directional, "BAND_WEIGHTS", 5 * 9)
-    generator = torch.Generator().manual_seed(factors)
+    generator = torch.Generator().manual_seed(sum(factors))
     errors = torch.randn(6, 13, 9, generator=generator)
     samples = [
-        SampleFactors(n, torch.randn(t, 9, generator=generator), torch.randn(factors, t, 13, generator=generator))
-        for n, t in enumerate([4, 1, 7, 7, 2, 3, 30])
+        SampleFactors(n, torch.randn(t, 9, generator=generator), torch.randn(count, t, 13, generator=generator))
+        for n, (t, count) in enumerate(zip([4, 1, 7, 7, 2, 3, 30], cycle(factors), strict=False))
     ]
     samples[2].gradients[:, [1, 5]] = 0
     samples[3].gradients[:, 1:] = 0  # as in the last layer of a model that reads the first token
@@ -189,10 +190,13 @@ def test_losses_are_those_of_dense_gradients(monkeypatch, factors, buffer_bytes)
 
 
 def test_copies_of_factors_fit_into_memory():
-    """Groups take what they may, one after the other; a text that needs more is not copied."""
+    """Groups are as large as memory allows, with one number of factors; a text that needs more is not copied."""
     parts = [(torch.ones(t, 4), torch.ones(1, t, 6)) for t in (1, 2, 2, 3, 50)]
     stacks = list(directional._stacked(range(5), parts, 2, 40 * 6))
     assert [[list(group[0]) for group in ready] for ready in stacks] == [[[0, 1]], [[2, 3]], [[4]]]
+    unequal = [(torch.ones(1, 4), torch.ones(f, 1, 6)) for f in (1, 1, 2, 2, 9)]
+    stacks_of_unequal = list(directional._stacked(range(5), unequal, 4, 1 << 20))
+    assert [[list(group[0]) for group in ready] for ready in stacks_of_unequal] == [[[0, 1], [2, 3], [4]]]
     for ready in stacks[:2]:
         assert sum(4 * (inputs.numel() + gradients.numel()) for _, inputs, gradients in ready) <= 40 * 6
     assert stacks[2][0][1].data_ptr() == parts[4][0].data_ptr()
