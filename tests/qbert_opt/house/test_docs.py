@@ -122,6 +122,10 @@ def test_the_readmes_picture_is_small_and_its_command_draws_it(cli, tmp_path, mo
     drawn = (tmp_path / "docs" / "frontier.svg").read_text(encoding="utf-8")
 
     def curve(svg):  # the steps of the line itself; fonts and versions of the renderer may differ
-        return max(re.findall(r'<path d="([^"]+)"', svg), key=len)
+        return re.findall(r"[A-Z]|-?[0-9.]+", max(re.findall(r'<path d="([^"]+)"', svg), key=len))
 
-    assert curve(drawn) == curve(shown.read_text(encoding="utf-8"))
+    # A proof ends at a gap of 1e-6, so that another processor's rounding may pick another of two equally good plans.
+    pairs = list(zip(curve(drawn), curve(shown.read_text(encoding="utf-8")), strict=True))
+    other = [(float(here), float(there)) for here, there in pairs if here != there]
+    assert len(other) <= len(pairs) // 200
+    assert all(abs(here - there) < 0.2 for here, there in other)  # points, of a picture that is 518 wide
