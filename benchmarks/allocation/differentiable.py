@@ -12,7 +12,6 @@ the float model; ratios to `directional` at the same budget are paired over text
 import argparse
 import json
 import os
-import platform
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.records import machine, rounded
 from qbert_opt.data.texts import read_texts
 from qbert_opt.evaluation.evaluate import evaluation_batches
 from qbert_opt.evaluation.intervals import ratio_interval
@@ -62,7 +62,7 @@ def main() -> None:
     document: dict[str, Any] = {"rows": []}
     if options.output.exists():
         document = json.loads(options.output.read_text())
-    document |= {"machine": platform.processor() or platform.machine(), "cpus": os.cpu_count()}
+    document |= {"machine": machine(), "cpus": os.cpu_count()}
     quantizer: MatrixQuantizer | None = None
 
     def per_text(one: LoadedModel) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -104,14 +104,8 @@ def main() -> None:
             }
             print(json.dumps(row), flush=True)
             if not any(key.items() <= old.items() for old in document["rows"]):
-                document["rows"].append({name: _short(value) for name, value in row.items()})
+                document["rows"].append({name: rounded(value) for name, value in row.items()})
                 write_text(options.output, json.dumps(document, indent=1) + "\n")
-
-
-def _short(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_short(one) for one in value]
-    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 if __name__ == "__main__":

@@ -14,11 +14,9 @@ Ratios are geometric means over draws, drawn / even, ± their standard error. A 
 import argparse
 import json
 import os
-import platform
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +24,7 @@ import torch
 from benchmarks.allocation.scored_pool import UNIFORM, Pool, Table
 from benchmarks.allocation.scored_pool import Drawn as Scored
 from benchmarks.allocation.selection import BUDGETS
+from benchmarks.records import machine, rounded
 from qbert_opt.curvature.columns import exact_factors
 from qbert_opt.curvature.sharing import hessian_traces
 from qbert_opt.data.texts import read_texts
@@ -56,15 +55,6 @@ def weighted(pool: Pool, inside: Table, chosen: Drawn) -> tuple[Pool, Table]:
     rows[places] = pool.rows[inside].sum() / len(places)
     by_text = weight[:, None, None]
     return replace(pool, softened=pool.softened * by_text, sharp=pool.sharp * by_text, rows=rows), places
-
-
-def rounded(value: Any) -> Any:
-    """The same with four digits."""
-    if isinstance(value, dict):
-        return {key: rounded(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [rounded(one) for one in value]
-    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def main() -> None:
@@ -98,7 +88,7 @@ def main() -> None:
                         real = loss_of(own.mean(own.sharp, places), one) / loss_of(pool.mean(pool.sharp, inside), one)
                         figures += [float(estimate.std_error[0] / estimate.value[0]), real - 1]
                     found.setdefault((scored, bits, way), []).append((*figures, estimate.effective_samples))
-    about = {"commit": code_commit(), "date": today(), "machine": platform.processor() or platform.machine()}
+    about = {"commit": code_commit(), "date": today(), "machine": machine()}
     about |= {"cpus": os.cpu_count(), "name": pool.about["name"], "pool": 2 * len(pool.rows) // 3}
     about |= {"draws": options.draws, "unseen": len(pool.rows) - 2 * len(pool.rows) // 3}
     with options.output.open("a") as file:

@@ -13,8 +13,6 @@ children of a plan swap bits at equal bytes, the best one lives on). All are mea
 
 import argparse
 import json
-import os
-import platform
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -28,6 +26,7 @@ from numpy.typing import NDArray
 
 from benchmarks.allocation.scored_pool import Pool
 from benchmarks.allocation.selection import measure
+from benchmarks.records import machine, rounded
 from qbert_opt.data.texts import LabeledTexts, read_texts
 from qbert_opt.evaluation.intervals import ratio_interval
 from qbert_opt.models.loading import LoadedModel, load_model
@@ -167,7 +166,7 @@ def search(options: argparse.Namespace) -> None:
     _, kept = calibration_texts(data, CalibrationPlan(pool.about["fit"], pool.about["scored"], pool.about["seed"]))
     about = {"name": pool.about["name"], "scored": options.scored, "plans": options.plans}
     about |= {"measured": options.measured, "commit": code_commit(), "date": today()}
-    about |= {"machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} shared cores"}
+    about |= {"machine": machine()}
     for draw, bits in product(options.draws, options.bits):
         order = np.random.default_rng(draw).permutation(len(pool.rows))
         made = list(ways(pool, loaded, kept, order, bits, options))
@@ -180,7 +179,7 @@ def search(options: argparse.Namespace) -> None:
                 found = row | {"kl": [kl.value, kl.low, kl.high]}
                 found |= {"to_plain": [to_plain.value, to_plain.low, to_plain.high]}
                 found |= {"moved": sum(a != b for a, b in zip(choice, start, strict=True))}
-                out.write(json.dumps(about | {"draw": draw, "bits": bits, "way": way} | _short(found)) + "\n")
+                out.write(json.dumps(about | {"draw": draw, "bits": bits, "way": way} | rounded(found)) + "\n")
 
 
 def table(options: argparse.Namespace) -> None:
@@ -192,14 +191,6 @@ def table(options: argparse.Namespace) -> None:
             f"| {row['name']} | {row['bits']} | {row['draw']} | {row['way']} | {row['on_scoring_texts']:.4f} | "
             f"{row['kl'][0]:.4f} | {ratio} | {row['moved']} | {row['minutes']} |"
         )
-
-
-def _short(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _short(v) for key, v in value.items()}
-    if isinstance(value, list):
-        return [_short(v) for v in value]
-    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def main() -> None:

@@ -18,7 +18,6 @@ Ways: `unpooled` scores (the default) or partially `pooled` ones, on all choices
 import argparse
 import json
 import os
-import platform
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -30,6 +29,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.allocation.scored_pool import GRIDS, Drawn, Pool, pooled
+from benchmarks.records import machine, rounded
 from qbert_opt.curvature.columns import FactorPlan, exact_factors
 from qbert_opt.curvature.factors import factor_pass
 from qbert_opt.curvature.sharing import softened
@@ -140,7 +140,7 @@ def interactions(options: argparse.Namespace) -> None:
         row = {"name": pool.about["name"], "scored": options.scored, "draws": options.draws, "bits": bits, "way": way}
         row |= {"alone_to_base": [mean[0], error[0]], "together_to_base": [mean[1], error[1]]}
         rows.append(row | {"together_over_alone": [float(np.exp(spread.mean())), float(spread.std(ddof=1))]})
-    print(json.dumps([{key: _short(v) for key, v in row.items()} for row in rows], indent=1).replace("\n   ", ""))
+    print(json.dumps([{key: rounded(v) for key, v in row.items()} for row in rows], indent=1).replace("\n   ", ""))
 
 
 def compare(options: argparse.Namespace) -> None:
@@ -177,15 +177,9 @@ def compare(options: argparse.Namespace) -> None:
                 "kl": [found.value, found.low, found.high],
                 "to_base": [to_base.value, to_base.low, to_base.high],
             }
-            rows.append({key: _short(value) for key, value in (about | row | figures).items()})
-    document = {"machine": platform.processor() or platform.machine(), "cpus": os.cpu_count(), "rows": rows}
+            rows.append({key: rounded(value) for key, value in (about | row | figures).items()})
+    document = {"machine": machine(), "cpus": os.cpu_count(), "rows": rows}
     write_text(options.output, json.dumps(document, indent=1).replace("\n   ", "") + "\n")
-
-
-def _short(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return [_short(v) for v in value]
-    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def measure(

@@ -13,8 +13,6 @@ as the command does after an interruption (`scores_reused`).
 
 import argparse
 import json
-import os
-import platform
 import resource
 import shutil
 import subprocess
@@ -26,6 +24,7 @@ from pathlib import Path
 
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
+from benchmarks.records import machine
 from qbert_opt.data.texts import LabeledTexts, read_texts
 from qbert_opt.runtime.provenance import code_commit
 from qbert_opt.training.fine_tuning import fine_tune
@@ -152,7 +151,7 @@ def main() -> None:
         arguments.weights, arguments.data, arguments.rows, done, arguments.keep, set(arguments.models.split(","))
     ):
         row |= {"rows": arguments.rows, "commit": code_commit()}
-        row |= {"machine": f"{platform.machine()}, {os.cpu_count()} shared cores"}
+        row |= {"machine": machine()}
         with arguments.out.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print({key: row.get(key) for key in ("model", "engine", "device", "exit_code", "passed", "message", "minutes")})

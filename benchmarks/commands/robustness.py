@@ -18,6 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.records import machine
+
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests" / "robustness"), str(ROOT / "tests" / "qbert_opt")]
 
@@ -73,7 +75,7 @@ def _write(options: argparse.Namespace, counts: dict[str, dict], earlier: dict[s
     document = {
         "command": "python -m benchmarks.commands.robustness -o benchmarks/commands/robustness_results.json",
         "date": today(),
-        "machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
+        "machine": f"{machine()}, Python {platform.python_version()}",
         "mutations": sum(total.values()),
         "total": total,
         "readers": counts,

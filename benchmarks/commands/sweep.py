@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import signal
 import subprocess
@@ -23,6 +22,8 @@ import tempfile
 import time
 from itertools import product
 from pathlib import Path
+
+from benchmarks.records import machine
 
 ROOT = Path(__file__).parents[2]
 DEVICES = ("car-soc", "rpi5", "imx8mp", "orin-nano")
@@ -73,7 +74,7 @@ def measured(scratch: Path, count: int, rounds: int) -> dict:
     infeasible = sum(row["status"] == "infeasible" for row in found["rows"])
     return {
         "command": " ".join(["python -m", __spec__.name, *sys.argv[1:]]), "commit": code_commit(),
-        "version": code_version(), "date": today(), "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "version": code_version(), "date": today(), "machine": machine(),
         "load_average": os.getloadavg(),
         "models": [f"{layers} layers, {width} wide" for layers, width in SIZES[:count]],
         "rows": len(found["rows"]), "infeasible": infeasible, "steps": found["num_tasks"], "rounds": pairs,

@@ -10,7 +10,6 @@ import argparse
 import datetime
 import json
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from qbert_opt.device_profiling.benches import find_bench
 from qbert_opt.device_profiling.board.machine import processor_name
 from qbert_opt.device_profiling.calibrate import all_calls, as_device, assemble
 from qbert_opt.runtime.cpu_timing import time_calls
+from qbert_opt.runtime.provenance import code_commit
 
 SHAPES = (
     Shape("tiny", 2, 128, 2, 512),
@@ -69,10 +69,9 @@ def main(precision, out, seconds):
     for shape in SHAPES:
         others = [measured[c] / predicted[c] for c in measured if c.shape != shape]
         corrected |= {c: predicted[c] * statistics.median(others) for c in measured if c.shape == shape}
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     result = {
         "command": f"python -m benchmarks.devices.held_out_latency {precision} OUT {seconds:g}",
-        "commit": commit,
+        "commit": code_commit(),
         "date": datetime.date.today().isoformat(),
         "machine": processor_name(),
         "engine": bench.label,

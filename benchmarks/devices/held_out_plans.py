@@ -12,7 +12,6 @@ import datetime
 import json
 import random
 import statistics
-import subprocess
 import sys
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -25,6 +24,7 @@ from qbert_opt.device_profiling.benches import find_bench
 from qbert_opt.device_profiling.board.machine import processor_name
 from qbert_opt.device_profiling.calibrate import all_calls, as_device, assemble
 from qbert_opt.runtime.cpu_timing import time_calls
+from qbert_opt.runtime.provenance import code_commit
 
 SHAPES = (
     Shape("MiniLM-L6", 6, 384, 12, 1536, 5000, 256),
@@ -131,10 +131,9 @@ def main(engine, out, seconds):
     )
     found, measured, predicted = assembled(bench, timings)
     spread = statistics.median(timing.spread for key, timing in timings.items() if key[0] == "held out")
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     result = {
         "command": f"python -m benchmarks.devices.held_out_plans {engine} OUT {seconds:g}",
-        "commit": commit,
+        "commit": code_commit(),
         "date": datetime.date.today().isoformat(),
         "machine": processor_name(),
         "engine": bench.label,

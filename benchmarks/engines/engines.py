@@ -18,12 +18,13 @@ import argparse
 import json
 import multiprocessing
 import os
-import platform
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+
+from benchmarks.records import machine
 
 BUDGET_BITS = 3
 PINS = {"layer.0.attention.attn.v": 8, "layer.3.attention.attn.o": 8}
@@ -285,7 +286,7 @@ def main() -> None:
         found = answers(work)
     else:
         found = measure(work, options.only or list(present(work)), options.rounds, options.runs)
-    print(json.dumps(found | {"machine": platform.machine(), "cores": os.cpu_count()}, indent=1))
+    print(json.dumps(found | {"machine": machine(), "cores": os.cpu_count()}, indent=1))
 
 
 if __name__ == "__main__":

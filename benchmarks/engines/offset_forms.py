@@ -10,8 +10,6 @@ a device that was not measured with this engine.
 
 import argparse
 import json
-import os
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ import numpy as np
 import torch
 
 import qbert_opt as qb
+from benchmarks.records import machine
 from qbert_opt.costs.simulate import simulate_allocation
 from qbert_opt.costs.workload import Workload
 from qbert_opt.engines.session import engine
@@ -101,7 +100,7 @@ def main() -> None:
         found = {
             "model": loaded.name.rsplit("/", 1)[-1], "engine": engine(options.engine).label(),
             "device": options.device, "tokens": TOKENS, "rounds": number + 1, "rows": ratios(times, predicted),
-            "commit": code_commit(), "machine": f"{platform.machine()}, {os.cpu_count()} shared cores",
+            "commit": code_commit(), "machine": machine(),
         }  # fmt: skip
         options.output.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps(found["rows"], indent=1))

@@ -10,7 +10,6 @@ medians of one text of 128 tokens on one thread, in processor time: llama.cpp co
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import tempfile
 from dataclasses import astuple
 from pathlib import Path
 
+from benchmarks.records import machine
 from qbert_opt.data.texts import read_texts
 from qbert_opt.runtime.provenance import code_commit
 from qbert_opt.serving.measuring import measure_folder
@@ -76,7 +76,7 @@ def main():
     result = {
         "command": "python -m benchmarks.engines.portable MODEL CALIBRATION TEST OUT.json",
         "model": Path(given.model).name, "test_texts": len(test), "texts": given.texts, "budget": given.budget,
-        "commit": code_commit(), "machine": f"{platform.machine()}, {platform.system()}",
+        "commit": code_commit(), "machine": machine(),
         "predicted_loss": plan["predicted_loss"], "predicted_std_error": plan["predicted_std_error"],
         "packed_bytes": plan["total_bytes"], "rows": rows,
     }  # fmt: skip

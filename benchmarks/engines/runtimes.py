@@ -19,13 +19,13 @@ most). Memory: private bytes of a fresh process after three answers, less what i
 import argparse
 import json
 import multiprocessing
-import platform
 import statistics
 import time
 from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.engines.engine_codes import compared
+from benchmarks.records import machine
 
 ENGINES = ("openvino", "onnxruntime", "litert", "llama-cpp")
 UNIFORM = {
@@ -234,7 +234,7 @@ def main():
                 figures = {"refused": str(error)}
             row = {
                 "model": model, "plan": name, "engine": engine, "test_texts": len(test), **figures,
-                "commit": code_commit(), "machine": f"{platform.machine()}, {platform.system()}", "date": today(),
+                "commit": code_commit(), "machine": machine(), "date": today(),
             }  # fmt: skip
             with out.open("a") as file:
                 file.write(json.dumps(row) + "\n")

@@ -9,14 +9,13 @@ functions are real. Rows are added to OUT.json one by one.
 
 import argparse
 import json
-import os
-import platform
 import time
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
+from benchmarks.records import machine
 from qbert_opt.checkpoint.reader import load_quantized, read_matrices
 from qbert_opt.data.texts import read_texts
 from qbert_opt.engines.engine_module import engine_module
@@ -75,7 +74,7 @@ def main():
         "model": Path(options.model).name, "test": f"{Path(options.test).parent.name}/{Path(options.test).stem}",
         "texts": len(test), "bits": plan.average_bits, "inputs_of_16_bits": sum(b == 16 for b in widths.values()),
         "inputs": len(widths), "commit": code_commit(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} shared cores, torch {torch.__version__}",
+        "machine": f"{machine()}, torch {torch.__version__}",
     }  # fmt: skip
     out = Path(options.out)
     rows = json.loads(out.read_text()) if out.exists() else []

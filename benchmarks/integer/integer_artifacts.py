@@ -13,8 +13,6 @@ counts texts whose integers differ from the reference's.
 import argparse
 import ctypes
 import json
-import os
-import platform
 import subprocess
 import sys
 import time
@@ -23,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.records import machine
 from qbert_opt.checkpoint.reader import load_quantized, read_matrices
 from qbert_opt.data.texts import read_texts
 from qbert_opt.engines.session import engine
@@ -178,7 +177,7 @@ def measure(model: Path, test: Path, work: Path, out: Path) -> None:
     result = {
         "command": f"python -m {__spec__.name} {' '.join(Path(word).name for word in sys.argv[1:])}",
         "commit": code_commit(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} shared cores, torch {torch.__version__}, "
+        "machine": f"{machine()}, torch {torch.__version__}, "
         f"onnxruntime {onnxruntime.__version__}, {compiler()}",
         "plan": CHOICE, "texts": len(asked), "tokens": TOKENS, "rounds": ROUNDS, "max_tokens": MAX_TOKENS,
         "operations": len(program.operations), "constant_bytes": emitted.constant_bytes,

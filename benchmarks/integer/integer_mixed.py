@@ -13,14 +13,13 @@ OUT.json one by one; those that are there already are not measured again.
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
 
 import torch
 
+from benchmarks.records import machine
 from qbert_opt.runtime.provenance import code_commit
 from qbert_opt.spec.allocation import read_allocation
 
@@ -84,7 +83,7 @@ def main():
             "in_torch": answers(quantized, options),
             "in_integers": answers(integers, options, "--engine", "integer"),
             "commit": code_commit(),
-            "machine": f"{platform.machine()}, {os.cpu_count()} shared cores, torch {torch.__version__}",
+            "machine": f"{machine()}, torch {torch.__version__}",
         })  # fmt: skip
         out.write_text(json.dumps(rows, indent=1) + "\n")
         print(json.dumps(rows[-1]), flush=True)

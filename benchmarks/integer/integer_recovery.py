@@ -11,14 +11,13 @@ are added to OUT.json one by one; those that are there already are not measured 
 
 import argparse
 import json
-import os
-import platform
 from pathlib import Path
 
 import torch
 
 from benchmarks.integer.integer import Running
 from benchmarks.integer.integer_widths import measured
+from benchmarks.records import machine
 from qbert_opt.checkpoint.reader import load_quantized, read_matrices
 from qbert_opt.data.texts import read_texts
 from qbert_opt.engines.engine_module import engine_module
@@ -78,7 +77,7 @@ def main():
         "model": Path(options.model).name, "bits": round(plan.average_bits, 3), "train_texts": len(texts),
         "test_texts": len(test), "steps": options.steps, "epochs": options.epochs, "seed": options.seed,
         "commit": code_commit(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} shared cores, torch {torch.__version__}",
+        "machine": f"{machine()}, torch {torch.__version__}",
     }  # fmt: skip
 
     def known(run, functions):

@@ -13,8 +13,6 @@ there already are not measured again.
 
 import argparse
 import json
-import os
-import platform
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +20,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.integer.integer import Running
+from benchmarks.records import machine
 from hwmodels import load_device
 from qbert_opt.checkpoint.reader import load_quantized, read_matrices
 from qbert_opt.costs.simulate import simulate_allocation
@@ -104,7 +103,7 @@ def main():
     common = {
         "model": Path(options.model).name, "texts": len(test), "weights": CHOICE, "ranges": RANGE,
         "commit": code_commit(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} shared cores, torch {torch.__version__}",
+        "machine": f"{machine()}, torch {torch.__version__}",
     }  # fmt: skip
 
     def known(program, bits=None):

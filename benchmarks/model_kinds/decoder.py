@@ -18,7 +18,6 @@ its block matrices dequantized into the same model, against our plan with as man
 
 import argparse
 import json
-import platform
 import tempfile
 import time
 from pathlib import Path
@@ -41,6 +40,7 @@ from benchmarks.model_kinds.llama_mixes import (
     unpermuted,
     write_gguf,
 )
+from benchmarks.records import machine
 from qbert_opt.data.texts import read_texts
 from qbert_opt.evaluation.evaluate import evaluate, outputs
 from qbert_opt.models.layers import as_weight, matrix_of
@@ -88,7 +88,7 @@ def main() -> None:
     row |= {
         "command": f"python -m benchmarks.model_kinds.decoder {options.step} {options.shape}",
         "commit": code_commit(), "date": today(),
-        "machine": platform.machine(), "cpu_seconds": round(time.process_time() - started),
+        "machine": machine(), "cpu_seconds": round(time.process_time() - started),
     }  # fmt: skip
     known = json.loads(options.results.read_text()) if options.results.exists() else {}
     known[f"{options.shape} {options.step}"] = row

@@ -13,7 +13,6 @@ with inputs as they are for all files. Beside it stands what the same plan has i
 
 import argparse
 import json
-import platform
 import tempfile
 import time
 from pathlib import Path
@@ -24,6 +23,7 @@ import torch
 
 from benchmarks.model_kinds.decoder import DRAWN, interval
 from benchmarks.model_kinds.llama_mixes import MIXES, quantize_file
+from benchmarks.records import machine
 from qbert_opt.checkpoint.reader import load_quantized
 from qbert_opt.data.texts import read_texts
 from qbert_opt.engines.llama_decoder import Decoder
@@ -90,7 +90,7 @@ def main() -> None:
     row = {
         "texts": len(unseen), "library": options.library.name, "rows": rows,
         "command": "python -m benchmarks.model_kinds.decoder_files",
-        "commit": code_commit(), "date": today(), "machine": platform.machine(),
+        "commit": code_commit(), "date": today(), "machine": machine(),
         "cpu_seconds": round(time.process_time() - started),
     }  # fmt: skip
     known = json.loads(options.results.read_text()) if options.results.exists() else {}

@@ -10,10 +10,11 @@ perfect order has a Spearman correlation below 1; what counts is what a plan los
 
 import argparse
 import json
-import platform
 from pathlib import Path
 
 import numpy as np
+
+from benchmarks.records import machine
 
 SEED = 0
 
@@ -80,7 +81,7 @@ def main():
     result = {
         "model": Path(given.model).name, "pairs": len(pairs), "of": Path(given.texts).parts[-2:], "seed": SEED,
         "best_possible": best.value,
-        "commit": code_commit(), "machine": f"{platform.machine()}, {platform.system()}", "date": today(), "rows": rows,
+        "commit": code_commit(), "machine": machine(), "date": today(), "rows": rows,
     }  # fmt: skip
     Path(given.out).write_text(json.dumps(result, indent=1) + "\n")
 

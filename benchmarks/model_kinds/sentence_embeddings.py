@@ -11,10 +11,10 @@ Predicted losses contain no forward pass of the plan.
 
 import argparse
 import json
-import platform
 import time
 from pathlib import Path
 
+from benchmarks.records import machine
 from qbert_opt.data.texts import read_texts
 from qbert_opt.models.loading import load_model
 from qbert_opt.planning.planner import allocate
@@ -67,7 +67,7 @@ def main() -> None:
         "intervals": "95 % bootstrap over the test texts",
         "rows": rows,
         "cpu_s": round(time.process_time() - started),
-        "machine": platform.machine(),
+        "machine": machine(),
         "commit": code_commit(),
         "date": today(),
     }

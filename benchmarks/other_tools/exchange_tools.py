@@ -27,6 +27,7 @@ from qbert_opt.data.reference import reference_scores
 from qbert_opt.errors import QbertOptError
 from qbert_opt.planning.assembly import Proof, assemble
 from qbert_opt.planning.planner import allocate
+from qbert_opt.runtime.provenance import code_commit
 from qbert_opt.spec.grids import default_grid
 from qbert_opt.spec.groupings import num_groups
 from qbert_opt.spec.limits import Limits
@@ -145,10 +146,9 @@ def collect(pairs: list[str]) -> None:
     rows += [{"tool": tool, "loaded": False, "reason": reason} for tool, reason in NOT_LOADED.items()]
     for row in rows:
         row["readme_plan"] = price("compressed-tensors" if row["tool"] == "llm-compressor" else row["tool"])
-    commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
     table = {"command": "python -m benchmarks.other_tools.exchange_tools --collect TOOL=PYTHON ...", "rows": rows}
     path = Path(__file__).parent / "exchange_results.json"
-    path.write_text(json.dumps(table | {"commit": commit.stdout.strip()}, indent=1) + "\n")
+    path.write_text(json.dumps(table | {"commit": code_commit()}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

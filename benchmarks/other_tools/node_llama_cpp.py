@@ -10,7 +10,6 @@ embedding model. It has no token types, so texts are single sentences.
 
 import argparse
 import json
-import platform
 import subprocess
 import tempfile
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.records import machine
 from qbert_opt.checkpoint.reader import load_quantized
 from qbert_opt.data.texts import read_texts
 from qbert_opt.models.sentence_embeddings import embedding_of
@@ -77,7 +77,7 @@ def main():
         "max_difference": float(np.abs(found - truth).max()),
         "flipped": None if loaded.head.kind == "embeddings" else int((found.argmax(1) != truth.argmax(1)).sum()),
         "least_cosine": float(((found * truth).sum(1) / lengths).min()), "cpu_ms": answer["ms"],
-        "commit": code_commit(), "machine": f"{platform.machine()}, {platform.system()}", "date": today(),
+        "commit": code_commit(), "machine": machine(), "date": today(),
     }  # fmt: skip
     path = Path(given.out)
     rows = json.loads(path.read_text())["rows"] if path.exists() else []

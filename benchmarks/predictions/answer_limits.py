@@ -12,8 +12,6 @@ goes on.
 
 import argparse
 import json
-import os
-import platform
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +19,7 @@ from pathlib import Path
 import torch
 
 import qbert_opt as qb
+from benchmarks.records import machine
 from qbert_opt.data.texts import split_disjoint
 from qbert_opt.evaluation.counts import changed_answers
 from qbert_opt.evaluation.evaluate import evaluation_batches
@@ -88,7 +87,7 @@ def main() -> None:
         "notes": list(done.outcome.notes),
         "cpu_minutes": round(minutes, 1),
         "commit": code_commit(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} shared cores",
+        "machine": machine(),
     }
     print(json.dumps(row, indent=1))
     with options.output.open("a") as file:

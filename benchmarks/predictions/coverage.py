@@ -15,8 +15,6 @@ measured plans of other benchmarks too.
 import argparse
 import json
 import math
-import os
-import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +26,7 @@ from numpy.typing import NDArray
 
 from benchmarks.allocation.scored_pool import Pool
 from benchmarks.allocation.selection import measure
+from benchmarks.records import machine, rounded
 from qbert_opt.evaluation.intervals import ratio_interval
 from qbert_opt.planning.constraints import PlanConstraints
 from qbert_opt.planning.cross_fit import cross_fit, judged_program
@@ -91,13 +90,13 @@ def measure_plans(options: argparse.Namespace) -> None:
         print(f"{len(found):3}  {bits:.2f} bits, {grid}: {judged.loss:.4g} ± {judged.std_error:.1g}", flush=True)
     about = {key: pool.about[key] for key in ("name", "pool", "fit")} | {"pool": Path(pool.about["pool"]).name}
     about |= {"scored": options.scored, "measured": options.measured, "test": Path(options.test).name}
-    about |= {"commit": code_commit(), "date": today(), "machine": f"{_processor()}, {os.cpu_count()} shared cores"}
+    about |= {"commit": code_commit(), "date": today(), "machine": machine()}
     with options.output.open("a", encoding="utf-8") as out:
         measured = measure(pool, options, [plan for plan, _ in found])
         for (_, row), (_, kl) in zip(found, measured, strict=True):
             interval = ratio_interval(*kl)
             row |= {"kl": [interval.value, interval.low, interval.high], "kl_error": _ratio_error(*kl)}
-            out.write(json.dumps(about | {key: _short(value) for key, value in row.items()}) + "\n")
+            out.write(json.dumps(about | {key: rounded(value) for key, value in row.items()}) + "\n")
             out.flush()
 
 
@@ -137,16 +136,6 @@ def table(options: argparse.Namespace) -> None:
             inside = np.abs(np.log(ratio)) <= WITHIN_90 * np.hypot(spread, relative)
             cells.append(f"{inside.sum()} of {len(inside)}")
         print(f"| {' | '.join(map(str, cells))} |")
-
-
-def _processor() -> str:
-    return platform.processor() or platform.machine()
-
-
-def _short(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_short(v) for v in value]
-    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def main() -> None:

@@ -13,8 +13,6 @@ factor between measured and predicted flips.
 
 import argparse
 import json
-import os
-import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.records import machine
 from qbert_opt.data.texts import LabeledTexts, read_texts, split_disjoint
 from qbert_opt.evaluation.counts import changed_answers
 from qbert_opt.evaluation.evaluate import measure
@@ -130,7 +129,7 @@ def measure_plans(arguments: argparse.Namespace) -> None:
             "flips": changed.flips.value, "drop": changed.drop.value,
             **predictions(relation, before, plan.predicted_loss, plan.predicted_std_error),
             "scored": origin.num_scored, "commit": code_commit(),
-            "machine": f"{platform.machine()}, {os.cpu_count()} shared cores, torch {torch.__version__}",
+            "machine": f"{machine()}, torch {torch.__version__}",
             "cpu_s": round(time.process_time() - started, 1),
         }  # fmt: skip
         with out.open("a") as file:

@@ -10,14 +10,13 @@ interrupted run goes on: what stands in the output is not measured again.
 
 import argparse
 import json
-import os
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.records import machine
 from qbert_opt.data.texts import read_texts
 from qbert_opt.evaluation.evaluate import evaluate, outputs
 from qbert_opt.models.loading import load_model
@@ -97,8 +96,7 @@ def main() -> None:
     data, test = (read_texts(p, text_columns=options.text_column) for p in (options.calibration, options.test))
     truth = outputs(loaded, test)
     tables = [only(read_scores(path), options.groupings) for path in options.scores]
-    where = {"model": Path(options.model).name, "test": test.name, "commit": code_commit()}
-    machine = {"machine": platform.processor() or platform.machine(), "cpus": os.cpu_count()}
+    where = {"model": Path(options.model).name, "test": test.name, "commit": code_commit(), "machine": machine()}
     rows: list[dict[str, Any]] = []
     known: dict[Any, Any] = {}
     if options.output.exists():
@@ -129,7 +127,7 @@ def main() -> None:
                     "flipped": found.flipped,
                 }
                 rows.append({k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in row.items()})
-                write_text(options.output, json.dumps(where | machine | {"rows": rows}, indent=1))
+                write_text(options.output, json.dumps(where | {"rows": rows}, indent=1))
                 print(json.dumps(row), flush=True)
 
 

@@ -11,17 +11,15 @@ opened again and compared with the float model on TEXTS. The ratio of losses is 
 
 import argparse
 import json
-import os
-import platform
 import tempfile
 import time
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
 import qbert_opt as qb
+from benchmarks.records import machine, rounded
 from qbert_opt.checkpoint.reader import load_quantized
 from qbert_opt.evaluation.evaluate import evaluation_batches
 from qbert_opt.evaluation.intervals import Interval, ratio_interval
@@ -56,7 +54,7 @@ def main() -> None:
     batches = evaluation_batches(as_scored, texts)
     truth = collect(loaded.head, loaded.model, batches)
     sets = head_drops(as_scored, fit, scored, options.most)
-    tried = {one.dropped.count: [_short(one.dropped.predicted_loss), _short(one.dropped.std_error)] for one in sets}
+    tried = {one.dropped.count: [rounded(one.dropped.predicted_loss), rounded(one.dropped.std_error)] for one in sets}
     print(f"{time.process_time() - started:6.0f} s  {tried}", flush=True)
 
     def judged(plan: Allocation) -> tuple[Ratio, int]:
@@ -78,8 +76,8 @@ def main() -> None:
         row = {
             "model": Path(loaded.name).name, "texts": len(texts), "bits": bits, "most": options.most,
             "left_out": 0 if left_out is None else left_out.count, "sets": tried,
-            "predicted": [_short(plan.predicted_loss) for plan in plans],
-            "sum_of_scores": [_short(plan.sum_of_scores) for plan in plans],
+            "predicted": [rounded(plan.predicted_loss) for plan in plans],
+            "sum_of_scores": [rounded(plan.sum_of_scores) for plan in plans],
             "encoder_bytes": [plan.encoder_bytes for plan in plans],
         }  # fmt: skip
         if left_out is not None:
@@ -92,7 +90,7 @@ def main() -> None:
             }
         row |= about | {
             "cpu_minutes": round((time.process_time() - started) / 60, 1),
-            "machine": f"{platform.machine()}, {os.cpu_count()} shared cores",
+            "machine": machine(),
         }
         print(json.dumps(row), flush=True)
         with options.output.open("a", encoding="utf-8") as out:
@@ -100,11 +98,7 @@ def main() -> None:
 
 
 def _three(found: Interval) -> list[float]:
-    return [_short(value) for value in (found.value, found.low, found.high)]
-
-
-def _short(value: float) -> float:
-    return float(f"{np.float64(value):.4g}")
+    return [rounded(value) for value in (found.value, found.low, found.high)]
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ Appends a line per row to OUT.jsonl.
 
 import argparse
 import json
-import platform
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.records import machine
 from qbert_opt.cli.quantities import shares, size
 from qbert_opt.data.texts import LabeledTexts, read_texts
 from qbert_opt.errors import InfeasibleError
@@ -62,7 +62,7 @@ def main() -> None:
               "test": f"{len(test)} texts of {Path(options.test).name}"}  # fmt: skip
     found = smaller if options.tiers is None else in_tiers
     for row in found(loaded, choosing, test, options):
-        row = common | row | {"commit": code_commit(), "machine": f"{platform.machine()}, 1 thread"}
+        row = common | row | {"commit": code_commit(), "machine": machine()}
         print(row, flush=True)
         with Path(options.out).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")

@@ -12,8 +12,6 @@ the rest: the plan of SCORES with that many bytes more says how much less it los
 
 import argparse
 import json
-import os
-import platform
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -23,6 +21,7 @@ import numpy as np
 import torch
 
 import qbert_opt as qb
+from benchmarks.records import machine, rounded
 from qbert_opt.evaluation.evaluate import evaluation_batches
 from qbert_opt.evaluation.intervals import Interval, ratio_interval
 from qbert_opt.models.heads import KINDS
@@ -137,7 +136,7 @@ def main() -> None:
     about = {
         "model": Path(loaded.name).name, "choosing": options.choosing, "judging": options.texts,
         "cpu_minutes": round((time.process_time() - started) / 60, 1), "commit": code_commit(), "date": today(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} shared cores",
+        "machine": machine(),
     }  # fmt: skip
     with options.output.open("a", encoding="utf-8") as out:
         for bits in options.bits:
@@ -146,7 +145,7 @@ def main() -> None:
             rows = [_matrices(table, plan, limit, {name: alone[name] for name in whole})]
             rows += [_heads(table, plan, limit, order[:count], kl) for count, kl in together.items()]
             for row in rows:
-                out.write(json.dumps(about | {"bits": bits, "plan_nats": _short(plan.predicted_loss)} | row) + "\n")
+                out.write(json.dumps(about | {"bits": bits, "plan_nats": rounded(plan.predicted_loss)} | row) + "\n")
 
 
 def _matrices(table: qb.ScoreTable, plan: Allocation, limit: int, alone: dict[str, Interval]) -> dict[str, Any]:
@@ -158,8 +157,8 @@ def _matrices(table: qb.ScoreTable, plan: Allocation, limit: int, alone: dict[st
     gain, buys, matrix = max(found, key=lambda item: item[0])
     return {
         "left_out": matrix.module, "worth_it": f"{sum(g > 0 for g, *_ in found)} of {len(found)} matrices",
-        "kl": _three(alone[matrix.module]), "loses_in_plan": _short(matrix.predicted_loss), "bytes": matrix.bytes,
-        "bytes_buy": _short(buys), "gain": _short(gain),
+        "kl": _three(alone[matrix.module]), "loses_in_plan": rounded(matrix.predicted_loss), "bytes": matrix.bytes,
+        "bytes_buy": rounded(buys), "gain": rounded(gain),
     }  # fmt: skip
 
 
@@ -168,8 +167,8 @@ def _heads(table: qb.ScoreTable, plan: Allocation, limit: int, names: list[str],
     freed = round(sum(of_head(plan, name, "bytes") for name in names))
     buys, loses = _bought(table, plan, limit, freed), sum(of_head(plan, name, "predicted_loss") for name in names)
     return {
-        "left_out": f"{len(names)} heads", "kl": _three(kl), "loses_in_plan": _short(loses), "bytes": freed,
-        "bytes_buy": _short(buys), "gain": _short(buys + loses - kl.value),
+        "left_out": f"{len(names)} heads", "kl": _three(kl), "loses_in_plan": rounded(loses), "bytes": freed,
+        "bytes_buy": rounded(buys), "gain": rounded(buys + loses - kl.value),
     }  # fmt: skip
 
 
@@ -179,11 +178,7 @@ def _bought(table: qb.ScoreTable, plan: Allocation, limit: int, more_bytes: int)
 
 
 def _three(found: Interval) -> list[float]:
-    return [_short(found.value), _short(found.low), _short(found.high)]
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.4g}")
+    return [rounded(found.value), rounded(found.low), rounded(found.high)]
 
 
 if __name__ == "__main__":

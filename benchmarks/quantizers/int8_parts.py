@@ -10,10 +10,10 @@ matrices to the nearest code. KL to the float model with its standard error.
 import argparse
 import copy
 import json
-import platform
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.records import machine
 from qbert_opt.data.texts import read_texts
 from qbert_opt.evaluation.evaluate import outputs
 from qbert_opt.models.loading import load_model
@@ -70,7 +70,7 @@ def main():
     result = {
         "command": "python -m benchmarks.quantizers.int8_parts MODEL SCORES TEST OUT.json",
         "model": Path(given.model).name,
-        "test_texts": len(test), "commit": code_commit(), "machine": f"{platform.machine()}, {platform.system()}",
+        "test_texts": len(test), "commit": code_commit(), "machine": machine(),
         "rows": rows,
     }  # fmt: skip
     Path(given.out).write_text(json.dumps(result, indent=1) + "\n")

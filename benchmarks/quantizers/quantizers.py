@@ -13,7 +13,6 @@ seconds) and repeated.
 import argparse
 import copy
 import json
-import platform
 import sys
 import time
 from dataclasses import replace
@@ -22,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.records import machine
 from qbert_opt.data.texts import read_texts
 from qbert_opt.evaluation.evaluate import evaluate, outputs
 from qbert_opt.models.loading import LoadedModel, load_model
@@ -154,7 +154,7 @@ def rows_of(options: argparse.Namespace, done: set[tuple[str, str, int]]):
                 row |= study.measure(quantizer[writer], names)
                 yield row | {
                     "predicted": predicted, "cpu_s": round(time.process_time() - begun, 1), "commit": code_commit(),
-                    "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+                    "machine": f"{machine()}, {torch.get_num_threads()} threads",
                 }  # fmt: skip
 
 

@@ -10,8 +10,6 @@ over warmed buffers of one BERT-base matrix, medians of thread CPU time, beside 
 
 import argparse
 import json
-import os
-import platform
 import resource
 import statistics
 import time
@@ -20,6 +18,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from benchmarks.records import machine
 from qbert_opt.checkpoint.bits import pack, unpack
 from qbert_opt.errors import UsageError
 from qbert_opt.quantization.calibration import method_grid
@@ -112,8 +111,8 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=99)
     options = parser.parse_args()
     row = grid(options) if options.what == "grid" else throughput()
-    machine = {"machine": platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
-    print(json.dumps(row | machine | {"torch": torch.__version__, "commit": code_commit()}))
+    row |= {"machine": machine(), "threads": torch.get_num_threads()}
+    print(json.dumps(row | {"torch": torch.__version__, "commit": code_commit()}))
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ with a 95 % bootstrap interval. One thread; rows that OUT.jsonl has are not meas
 
 import argparse
 import json
-import platform
 import time
 from pathlib import Path
 
 import torch
 
+from benchmarks.records import machine
 from qbert_opt.data.texts import read_texts
 from qbert_opt.evaluation.evaluate import evaluate, outputs
 from qbert_opt.models.loading import load_model
@@ -65,7 +65,7 @@ def main() -> None:
                     "gain": None if gain is None else [round(-100 * x, 2) for x in (gain.value, gain.high, gain.low)],
                     "cpu_minutes": round(minutes, 2),
                     "commit": code_commit(),
-                    "machine": f"{platform.machine()}, {torch.get_num_threads()} thread",
+                    "machine": f"{machine()}, {torch.get_num_threads()} thread",
                 }
                 rows.append(row)
                 with options.out.open("a") as file:

@@ -24,7 +24,6 @@ many of those the training took, and the peak memory of the process until then (
 import argparse
 import copy
 import json
-import platform
 import resource
 import sys
 import time
@@ -36,6 +35,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.records import machine
 from qbert_opt.checkpoint.reader import load_quantized
 from qbert_opt.checkpoint.record import PLAN, read_record
 from qbert_opt.cli.quantities import share, weights
@@ -146,7 +146,7 @@ class Study:
         if any(key.items() <= json.loads(line).items() for line in lines):
             return
         row = {**key, **self.measured(model()), **more}
-        row |= {"commit": code_commit(), "machine": f"{platform.machine()}, {torch.get_num_threads()} thread"}
+        row |= {"commit": code_commit(), "machine": f"{machine()}, {torch.get_num_threads()} thread"}
         with self.out.open("a") as file:
             file.write(json.dumps(row) + "\n")
         print(*row.values(), flush=True)

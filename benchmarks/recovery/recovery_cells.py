@@ -10,13 +10,13 @@ cells, once for each pair of rates of weights and ranges. 256 texts that train n
 
 import argparse
 import json
-import platform
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from benchmarks.records import machine
 from benchmarks.recovery.recovery import whole_sentences
 from qbert_opt.checkpoint.reader import load_quantized, read_matrices
 from qbert_opt.data.texts import read_texts
@@ -136,7 +136,7 @@ def main() -> None:
     for part in options.rates.split(","):
         start, weights, ranges = part.split(":")
         study.distill(start, float(weights), float(ranges))
-    document = {"commit": code_commit(), "machine": f"{platform.machine()}, 1 thread", "rows": study.rows}
+    document = {"commit": code_commit(), "machine": machine(), "rows": study.rows}
     Path(options.out).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 

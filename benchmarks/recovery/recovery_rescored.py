@@ -14,7 +14,6 @@ two recovered plans' KL; processor minutes of each step. One thread.
 import argparse
 import copy
 import json
-import platform
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.records import machine
 from benchmarks.recovery.recovery import some, whole_sentences
 from qbert_opt.checkpoint.reader import load_quantized
 from qbert_opt.data.texts import read_texts
@@ -94,7 +94,7 @@ class Study:
             "drop": [round(100 * x, 2) for x in (found.drop.value, found.drop.low, found.drop.high)],
             "kl": [round(x, 5) for x in (found.kl.value, found.kl.low, found.kl.high)],
             "predicted_kl": round(plan.predicted_loss, 5), "encoder_bytes": plan.encoder_bytes, **more,
-            "commit": code_commit(), "machine": f"{platform.machine()}, {torch.get_num_threads()} thread",
+            "commit": code_commit(), "machine": f"{machine()}, {torch.get_num_threads()} thread",
         }  # fmt: skip
         with self.out.open("a") as file:
             file.write(json.dumps(row) + "\n")

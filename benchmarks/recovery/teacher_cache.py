@@ -9,7 +9,6 @@ with the stored states. Minimum over the rounds of the sum over batches of 32 te
 
 import argparse
 import json
-import platform
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.records import machine
 from qbert_opt.checkpoint.reader import load_quantized, read_matrices
 from qbert_opt.data.texts import read_texts
 from qbert_opt.models.batches import tokenize
@@ -68,7 +68,7 @@ def main() -> None:
         "tokens": sum(int(batch.mask.sum()) for batch in batches),
         "teacher_s": round(runs, 3),
         "commit": code_commit(),
-        "machine": f"{platform.machine()}, 1 thread",
+        "machine": machine(),
     }
     rows = []
     for share in SHARES:

@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -28,6 +26,7 @@ from typing import Any
 import torch
 
 from benchmarks.predictions.plans import only
+from benchmarks.records import machine, rounded
 from benchmarks.rivals.answers import BITS, GROUPING, Refusal, WrongAnswer, ask, request
 from benchmarks.rivals.asked import Asked
 from benchmarks.rivals.environment import MissingEnvironment
@@ -147,15 +146,6 @@ def compared(pair: Pair, entry: Entry) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def rounded(value: Any) -> Any:
-    """Floats to five digits, throughout."""
-    if isinstance(value, dict):
-        return {key: rounded(v) for key, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [rounded(v) for v in value]
-    return float(f"{value:.5g}") if isinstance(value, float) else value
-
-
 def opened(options: argparse.Namespace) -> tuple[Pair, dict[str, Any], dict[str, Any]]:
     """The pair that the options name, what identifies its rows, and what made them."""
     loaded = load_model(options.model)
@@ -170,7 +160,7 @@ def opened(options: argparse.Namespace) -> tuple[Pair, dict[str, Any], dict[str,
     }  # fmt: skip
     made = {
         "float_task": pair.float_task(), "commit": code_commit(),
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, 1 thread",
+        "machine": machine(),
     }  # fmt: skip
     return pair, about, made
 
@@ -201,7 +191,7 @@ def run(options: argparse.Namespace) -> None:
             compared(pair, entry) if isinstance(entry, Entry) else
             {"rival": name, "package": entry[1].package, "refused": entry[1].reason}
         )  # fmt: skip
-        row = rounded(about | result | made)
+        row = rounded(about | result | made, 5)
         rows.append(row)
         write_row(options.output, row)
 

@@ -18,8 +18,9 @@ from typing import Any
 
 import torch
 
+from benchmarks.records import rounded
 from benchmarks.rivals.answers import BITS, Refusal, WrongAnswer, ask, ask_codes
-from benchmarks.rivals.contest import METHOD, opened, pair_options, question, rounded, rows_of, write_row
+from benchmarks.rivals.contest import METHOD, opened, pair_options, question, rows_of, write_row
 from benchmarks.rivals.environment import MissingEnvironment
 from benchmarks.rivals.pair import Measured, Pair, Weights, digest
 from qbert_opt.checkpoint.reader import load_quantized
@@ -101,7 +102,7 @@ def run(options: Any) -> None:
                     "bits_per_weight": made_plan.average_bits, "encoder_bytes": made_plan.encoder_bytes,
                 }  # fmt: skip
                 ours = compared(pair, theirs, made_plan.encoder_bytes, options.epochs)
-                write_row(options.output, rounded(row | ours | made))
+                write_row(options.output, rounded(row | ours | made, 5))
 
 
 def main() -> int:

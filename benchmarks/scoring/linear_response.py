@@ -12,7 +12,6 @@ the texts that carry most): a correction by text that is measured once would nee
 
 import argparse
 import json
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
+from benchmarks.records import machine
 from qbert_opt.checkpoint.reader import load_quantized
 from qbert_opt.data.texts import read_texts
 from qbert_opt.models.heads.protocol import per_text
@@ -106,7 +106,7 @@ def main() -> None:
             "second": float(f"{second.sum() / study.rows.sum():.4g}"), "second_effective": round(effective(second), 1),
             "second_in_texts_under_a_quarter": round(float(second[real < second / 4].sum() / second.sum()), 3),
             "rank_correlation_of_ratios": round(float(spearmanr(*ratios).statistic), 2),
-            "commit": code_commit(), "date": today(), "machine": f"{platform.machine()}, 1 thread",
+            "commit": code_commit(), "date": today(), "machine": machine(),
         }  # fmt: skip
         with Path(options.out).open("a") as file:
             file.write(json.dumps(row) + "\n")

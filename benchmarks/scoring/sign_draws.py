@@ -12,7 +12,6 @@ Processor seconds are of the factor pass and the products, of all draws. For emb
 import argparse
 import json
 import os
-import platform
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.records import machine, rounded
 from qbert_opt.curvature import columns
 from qbert_opt.curvature.columns import FactorPlan, combined_factors
 from qbert_opt.curvature.factors import factor_pass
@@ -65,7 +65,7 @@ def main() -> None:
         factors = factor_pass(loaded.model, plan.batched(head, batches), list(errors), plan, head)
         return sum(both_losses(factors.pop(name), errors[name])[0] for name in list(errors)).numpy()
 
-    about = {"commit": code_commit(), "date": today(), "machine": platform.processor() or platform.machine()}
+    about = {"commit": code_commit(), "date": today(), "machine": machine()}
     about |= {"cpus": os.cpu_count(), "name": Path(loaded.name).name, "kind": head.kind, "scored": options.scored}
     with options.output.open("a") as file:
         for way in ("columns", "ordered") if head.spec.loss.softmax else ("ordered",):
@@ -85,13 +85,7 @@ def main() -> None:
                 row = {"way": way, "draws": name, "mean_draws": float(counts.mean()), "seconds": seconds}
                 row |= {"texts": own.tolist(), "noise": added.tolist()}
                 row |= {"relative_std_error": np.sqrt((own + added) / options.scored).tolist()}
-                print(json.dumps(about | {key: _short(value) for key, value in row.items()}), file=file, flush=True)
-
-
-def _short(value):
-    if isinstance(value, list):
-        return [_short(one) for one in value]
-    return float(f"{value:.4g}") if isinstance(value, float) else value
+                print(json.dumps(about | {key: rounded(value) for key, value in row.items()}), file=file, flush=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ A score is sensitivity × 4^-bits × the square root of the range's width, with 
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.records import machine
 from hwmodels import load_device
 from qbert_opt.costs.workload import workload_of
 from qbert_opt.planning.constraints import PlanConstraints
@@ -175,7 +175,7 @@ def main() -> None:
         print(json.dumps(steps(path, float(speed), int(memory), float(options.time_limit.rstrip("s")))))
         return
     document = json.loads(options.out.read_text()) if options.out.exists() else {"rows": []}
-    document |= {"command": " ".join(["python -m", __spec__.name, *sys.argv[1:]]), "machine": platform.machine()}
+    document |= {"command": " ".join(["python -m", __spec__.name, *sys.argv[1:]]), "machine": machine()}
     for layers in options.layers:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "scores.json"

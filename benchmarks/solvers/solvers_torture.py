@@ -23,9 +23,7 @@ W the sum of the plan's absolute values:
 import argparse
 import itertools
 import json
-import os
 import platform
-import subprocess
 import sys
 import time
 import traceback
@@ -36,6 +34,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.records import machine
+from qbert_opt.runtime.provenance import code_commit
 from solvers import ChoiceProblem, ProblemError, SolverError, Status, describe, solve
 
 UNIT_BITS = 1074  # every float64 is a multiple of 2^-1074
@@ -251,7 +251,7 @@ def main() -> None:
     warnings.simplefilter("error", RuntimeWarning)
     counts: dict[str, Counter[str]] = {name: Counter() for name in names}
     shown, start = [], time.perf_counter()
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    commit = code_commit()
     for index in range(options.problems):
         oracle = oracle_of(drawn(options.seed, index))
         limit = (
@@ -270,7 +270,7 @@ def main() -> None:
             report = {
                 "command": f"python -m benchmarks.solvers.solvers_torture {' '.join(sys.argv[1:])}",
                 "commit": commit,
-                "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+                "machine": f"{machine()}, Python {platform.python_version()}",
                 "problems": index + 1,
                 "answers": sum(count["problems"] for count in counts.values()),
                 "false": {kind: sum(count[kind] for count in counts.values()) for kind in kinds},
