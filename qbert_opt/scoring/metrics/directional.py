@@ -18,9 +18,7 @@ others once (`curvature.columns`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
 
 import torch
 from torch import nn
@@ -42,10 +40,10 @@ NEEDS_LABELS = False
 PAGEABLE = True
 READS_FACTORS = True
 GIVES_CURVATURE = True  # beside the scores, from the same factors
-BAND_WEIGHTS = 3 << 13  # weights of a gradient that are formed at a time, of each sample
+BAND_WEIGHTS = 3 << 13  # weights of a gradient that are formed at a time, of each factor
 MOST_TOGETHER = 64  # gradients that are formed at a time
 LANES = 16  # float32 numbers of a vector register
-Part = tuple[torch.Tensor, torch.Tensor]  # inputs and gradients of a sample
+Part = tuple[torch.Tensor, torch.Tensor]  # inputs and gradients of one factor of a sample
 Stack = tuple[Sequence[int], torch.Tensor, torch.Tensor]  # places, inputs and gradients of several
 BUFFER_BYTES = 1 << 27  # half for factors that are multiplied by one band of ΔW before the next, half for gradients
 
@@ -143,85 +141,77 @@ def both_losses(
 def _products(samples: Sequence[SampleFactors], perturbations: torch.Tensor, buffer_bytes: int) -> torch.Tensor:
     """Return Σ_t gᵀ ΔW a of every factor of the first sample, then of the second, …, float64 `[Σ F, choices]`.
 
-    Gradients of a few samples of similar length are formed in bands of rows that are still in cache when they are
+    Gradients of some factors of similar length are formed in bands of rows that are still in cache when they are
     multiplied by ΔW. For short texts this second product takes most of the time. It is twice as fast if ΔW is stored by
     weight and padded to whole vectors of choices.
     """
     count, height, width = perturbations.shape
-    parts = [_with_gradient(sample) for sample in samples]
-    starts = list(accumulate((len(gradients) for _, gradients in parts), initial=0))
-    sums = torch.zeros(starts[-1], count, dtype=torch.float64, device=perturbations.device)
-    order = sorted(range(len(parts)), key=lambda place: (len(parts[place][1]), len(parts[place][0])))
+    parts = [part for sample in samples for part in _parts(sample)]
+    sums = torch.zeros(len(parts), count, dtype=torch.float64, device=perturbations.device)
+    order = sorted(range(len(parts)), key=lambda place: len(parts[place][0]))
     band = min(height, max(1, BAND_WEIGHTS // width))
     most = max(1, min(MOST_TOGETHER, buffer_bytes // 2 // (4 * band * width)))
     padded = perturbations.new_zeros(-(-count // LANES) * LANES, band * width)
     by_weight = torch.empty_like(padded.T, memory_format=torch.contiguous_format)
-    formed = perturbations.new_empty(0)  # memory is reused: new pages cost more time than the products
+    formed = perturbations.new_empty(
+        min(most, len(parts)) * band * width
+    )  # new pages would cost more than the products
     for groups in _stacked(order, parts, most, buffer_bytes // 2):
         for top in range(0, height, band):
             rows = min(band, height - top)
             padded[:count, : rows * width] = perturbations[:, top : top + rows].flatten(1)
             by_weight.copy_(padded.T)
             for places, inputs, gradients in groups:
-                shape = len(gradients), len(places), rows, width
-                if formed.numel() < math.prod(shape):
-                    formed = perturbations.new_empty(math.prod(shape))
-                jacobians = formed[: math.prod(shape)].view(shape)
-                for f, gradient in enumerate(gradients):
-                    torch.bmm(gradient[:, :, top : top + rows].transpose(1, 2), inputs, out=jacobians[f])
-                dots = jacobians.view(-1, rows * width) @ by_weight[: rows * width]
-                first = torch.tensor([starts[place] for place in places])
-                sums[(first + torch.arange(len(gradients))[:, None]).flatten()] += dots[:, :count]
+                jacobians = formed[: len(places) * rows * width].view(len(places), rows, width)
+                torch.bmm(gradients[:, :, top : top + rows].transpose(1, 2), inputs, out=jacobians)
+                sums[places] += (jacobians.flatten(1) @ by_weight[: rows * width])[:, :count]
     return sums
 
 
-def _with_gradient(sample: SampleFactors) -> Part:
-    """Inputs and gradients of a sample, without tokens on which no output depends.
+def _parts(sample: SampleFactors) -> list[Part]:
+    """Inputs and gradients of each factor, without tokens on which no output depends.
 
     In the last layer of a classifier that reads its first token, this is every other token.
     """
     inputs, gradients = sample.inputs, sample.gradients
-    if bool((gradients[:, :, 0] != 0).any(0).all()):  # the first of its numbers already says that each has a gradient
-        return inputs, gradients
-    reached = (gradients != 0).any(2).any(0)
-    return inputs[reached], gradients[:, reached]
+    if not bool((gradients[:, :, 0] != 0).any(0).all()):  # usually, the first of a token's numbers has a gradient
+        reached = (gradients != 0).any(2).any(0)
+        inputs, gradients = inputs[reached], gradients[:, reached]
+    return [(inputs, gradient) for gradient in gradients]
 
 
 def _stacked(order: Sequence[int], parts: Sequence[Part], most: int, buffer_bytes: int) -> Iterator[list[Stack]]:
-    """Yield several groups of samples at a time that fit into memory, each padded with zeros to its longest sample.
+    """Yield several groups of factors at a time that fit into memory, each padded with zeros to its longest.
 
     Args:
-        order: places of the samples, those with fewest factors first, and of these the shortest.
-        parts: inputs `[T, columns]` and gradients `[F, T, rows]` of every sample; a group has one F.
-        most: gradients in a group, unless one sample has more.
-        buffer_bytes: memory for them; a sample that needs more is a group of its own, which is not copied.
+        order: places of the factors, the shortest first.
+        parts: inputs `[T, columns]` and gradients `[T, rows]` of every factor.
+        most: factors in a group.
+        buffer_bytes: memory for them; a factor that needs more is a group of its own, which is not copied.
 
     Yields:
-        Places, inputs `[samples, T, columns]` and gradients `[F, samples, T, rows]` of each group.
+        Places, inputs `[factors, T, columns]` and gradients `[factors, T, rows]` of each group.
     """
     ready: list[Stack] = []
     group: list[int] = []
     used = 0
     for position, place in enumerate(order):
         group.append(place)
-        factors = len(parts[place][1])
-        following = [parts[other] for other in order[position + 1 : position + 2] if len(parts[other][1]) == factors]
-        one_more = len(group) + 1
-        if following and one_more * factors <= most and one_more * _bytes(following[0]) <= buffer_bytes:
+        following = order[position + 1 : position + 2]
+        if following and len(group) < most and (len(group) + 1) * _bytes(parts[following[0]]) <= buffer_bytes:
             continue
         size = len(group) * _bytes(parts[place])  # the longest of them
         if ready and used + size > buffer_bytes:
             yield ready
             ready, used = [], 0
         longest = len(parts[place][0])
-        inputs = [_padded(parts[member][0], longest) for member in group]
-        gradients = [_padded(parts[member][1], longest) for member in group]
+        inputs, gradients = ([_padded(parts[member][kind], longest) for member in group] for kind in (0, 1))
         one = len(group) == 1
         ready.append(
             (
                 group,
                 inputs[0][None] if one else torch.stack(inputs),
-                gradients[0][:, None] if one else torch.stack(gradients, 1),
+                gradients[0][None] if one else torch.stack(gradients),
             )
         )
         used += size
@@ -234,8 +224,8 @@ def _bytes(part: Part) -> int:
 
 
 def _padded(tokens: torch.Tensor, length: int) -> torch.Tensor:
-    """Append zeros to `[…, T, width]`."""
-    missing = length - tokens.shape[-2]
+    """Append zeros to `[T, width]`."""
+    missing = length - len(tokens)
     return nn.functional.pad(tokens, (0, 0, 0, missing)) if missing else tokens
 
 
