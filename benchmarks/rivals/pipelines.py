@@ -12,8 +12,10 @@ uses labels to round. Requests, answers and measurements are those of `contest`.
 from __future__ import annotations
 
 import sys
+import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,6 +35,7 @@ from qbert_opt.spec.allocation import Allocation
 from qbert_opt.spec.grids import DEFAULT_GROUPINGS
 from qbert_opt.spec.limits import Limits
 from qbert_opt.training.settings import RecoverySettings
+from qbert_opt.workflows.quantize import quantize_model
 from qbert_opt.workflows.recover import recover
 
 WAYS = {"autoround": ("signround",), "modelopt": ("mse", "gptq")}
@@ -47,14 +50,14 @@ def written(plan: Allocation) -> Allocation:
 
 
 def recovered(pair: Pair, plan: Allocation, epochs: float) -> tuple[Weights, float]:
-    """Weights of a plan after `recover` on the texts that fit, and the processor time of it, quantizing included.
-
-    The folder is kept: a run that was cut short resumes.
-    """
+    """Weights of a plan after `quantize` and `recover` on the texts that fit, and the processor time of both."""
     folder = pair.work / f"recovered-{digest(plan.model_dump_json(), str(epochs))}"
     if not folder.exists():
         started = time.process_time()
-        recover(pair.loaded, plan, [pair.fit], folder, settings=RecoverySettings(epochs={"blocks": epochs}))
+        with tempfile.TemporaryDirectory() as quantized:
+            start = Path(quantized) / "start"
+            quantize_model(pair.loaded, plan, pair.data, start)
+            recover(pair.loaded, start, [pair.fit], folder, settings=RecoverySettings(epochs={"blocks": epochs}))
         folder.with_suffix(".seconds").write_text(str(round(time.process_time() - started, 1)))
     student, _ = load_quantized(folder)
     weights = {part.module: weight_of(student.model, part.module).detach() for part in plan.matrices}
