@@ -18,8 +18,9 @@ from solvers import ChoiceProblem, solve
 
 from .assembly import Judgement
 from .program import LOSS, RESIDENT_GOALS, PlanningTask
-from .solving import Plan
+from .solving import Plan, SolverOptions
 from .stand_ins import Sweep
+from .traffic_limit import TRAFFIC, bits_first
 
 RELATIVE_GAP = 1e-3  # of each fold's plan; far below the spread between folds
 TIME_LIMIT_S = 5.0  # for each fold's plan
@@ -44,6 +45,29 @@ def chosen_by(
     tiled = np.tile(np.where(task.legal, values, np.nan), (1, len(problem.options) // columns))
     solution = solve(replace(problem, value=tiled), "auto", relative_gap=relative_gap, time_limit_s=TIME_LIMIT_S)
     return None if solution.choice is None else np.array(solution.choice) % columns
+
+
+def placed_bits(
+    task: PlanningTask, problem: ChoiceProblem, values: NDArray[np.float64], relative_gap: float
+) -> NDArray[np.int_] | None:
+    """Solve a program that limits traffic with other scores, bits first.
+
+    Args:
+        task: the task of the program.
+        problem: the program, which decides bits and residency together.
+        values: the other scores, float64 [items, choices].
+        relative_gap: proven relative distance from the optimum at which the search may stop.
+
+    Returns:
+        The choice of each item, int [items]; None if the best bits cannot be placed, or the limit is on something else.
+    """
+    if TRAFFIC not in problem.capacity:
+        return None
+    columns = values.shape[1]
+    tiled = np.tile(np.where(task.legal, values, np.nan), (1, len(problem.options) // columns))
+    options = SolverOptions(time_limit_s=TIME_LIMIT_S, relative_gap=relative_gap)
+    solution = bits_first(replace(problem, value=tiled), columns, options)
+    return None if solution is None else np.array(solution.choice) % columns
 
 
 def stand_in(task: PlanningTask, problem: ChoiceProblem, values: NDArray[np.float64]) -> NDArray[np.int_] | None:
@@ -111,7 +135,9 @@ def cross_fit(task: PlanningTask, problem: ChoiceProblem) -> Judgement | None:
     joint = len(problem.options) > folds.shape[2] and problem.max_families is None
     for index, fold in enumerate(folds):
         values = others_mean(folds, index)
-        chosen = stand_in(task, problem, values) if joint else None
+        chosen = placed_bits(task, problem, values, RELATIVE_GAP) if joint else None
+        if chosen is None and joint:
+            chosen = stand_in(task, problem, values)
         if chosen is None:
             chosen = chosen_by(task, problem, values, RELATIVE_GAP)
         if chosen is None:

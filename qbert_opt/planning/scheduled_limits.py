@@ -63,7 +63,7 @@ def enforced(task: PlanningTask, relaxed: Plan, options: SolverOptions) -> Plan:
         }
         plan, _ = _tightened(task, quick, start, SCHEDULED, above, joint=task.has_scratchpad)
     if plan is None:
-        nearest = {row: _nearest(task, row, _left(options, start)) for row in broken(task, relaxed)}
+        nearest = {row: _nearest(task, row, options.remaining(start)) for row in broken(task, relaxed)}
         plan = next((least for least in nearest.values() if least is not None and not broken(task, least)), None)
         if plan is None:
             raise _no_plan(nearest, options, proven=lower_bound == math.inf)
@@ -97,7 +97,7 @@ def _tightened(
     caps, lower_bound = dict(caps), -math.inf
     for number in range(MAX_TIGHTENINGS):
         problem = task.problem(task.capacity() | _rows(caps, sums), joint=joint)
-        solution = search(problem, _left(options, start))
+        solution = search(problem, options.remaining(start))
         options = replace(options, relative_gap=max(options.relative_gap, TIGHTENING_GAP))
         lower_bound = solution.lower_bound if number == 0 else lower_bound
         if solution.choice is None:
@@ -160,10 +160,3 @@ def _no_plan(nearest: Mapping[Row, Plan | None], options: SolverOptions, *, prov
     if proven:
         return InfeasibleError(f"no plan meets every limit: {reason}. {advice}.")
     return NoPlanFoundError(f"{search_ended(options)} without a plan, and there may be one: {reason}.")
-
-
-def _left(options: SolverOptions, start: float) -> SolverOptions:
-    """Return the options with what is left of the time limit since `start`."""
-    if options.time_limit_s is None:
-        return options
-    return replace(options, time_limit_s=max(start + options.time_limit_s - time.perf_counter(), 1e-6))

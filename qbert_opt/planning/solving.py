@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,16 @@ class SolverOptions:
             raise UsageError(f"`time_limit` {limit!r:.80}: give seconds, a number above 0, or None.")
         if not (_is_number(gap) and 0 <= gap < math.inf):
             raise UsageError(f"relative_gap {gap!r:.80}: give a number of at least 0.")
+
+    def remaining(self, start: float) -> SolverOptions:
+        """Return the options with what is left of the time limit.
+
+        Args:
+            start: when the time of the limit began, by `time.perf_counter`.
+        """
+        if self.time_limit_s is None:
+            return self
+        return replace(self, time_limit_s=max(start + self.time_limit_s - time.perf_counter(), 1e-6))
 
 
 def _is_number(value: object) -> bool:

@@ -2,7 +2,7 @@
 
 Bits come first: the least predicted loss under every limit. Then, with the bits fixed, residency: which matrices stay
 in the scratchpad for the least energy. The two are combined into one program only if residency affects which bits are
-possible or best: if DRAM traffic is limited, or latency, energy or traffic is minimized.
+possible or best: if DRAM traffic is limited (`traffic_limit`), or latency, energy or traffic is minimized.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from .cross_fit import cross_fit, judged_program
 from .program import LOSS, RESIDENT_GOALS, PlanningTask
 from .scheduled_limits import broken, enforced, proven_against
 from .solving import Plan, SolverOptions, attempt, placed, search_ended, why_infeasible
+from .traffic_limit import solve_with_traffic
 
 GOAL_TOLERANCE = {"latency_bound_s": 1e-3, "token_bound_s": 1e-3, "energy_bound_j": 1e-3}
 """Relative slack on the least latency or energy, spent on a lower loss. It is far below the accuracy of either model.
@@ -42,7 +43,10 @@ def solve_task(task: PlanningTask, options: SolverOptions) -> Plan:
     problem = task.problem(task.capacity(), joint=task.joint)
     # Bits and residency under a limit on loss are the hardest programs: spend a fixed effort and report the gap.
     quick = options.solver == "auto" and task.goal in RESIDENT_GOALS
-    solution = attempt(problem, replace(options, solver="lagrangian") if quick else options)
+    if task.joint and task.goal not in RESIDENT_GOALS:
+        solution = solve_with_traffic(problem, len(task.choices), options)
+    else:
+        solution = attempt(problem, replace(options, solver="lagrangian") if quick else options)
     if solution.choice is None:
         raise InfeasibleError(why_infeasible(task, problem, solution))
     if task.goal in GOAL_TOLERANCE:

@@ -1,0 +1,89 @@
+"""Bits and residency under a limit on DRAM traffic: bits first, then a placement that meets the limit.
+
+A weight is either streamed and counts as traffic, or resident and takes room in the scratchpad. A plan within both
+limits is also within their sum (a surrogate constraint, Glover 1975). In the sum the two options of a choice cost the
+same, or nearly so, and the bits can be solved almost as fast as without a scratchpad. If the best bits under the sum
+can be placed within both limits, no plan is better. If not, bits and residency are solved together.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from solvers import ChoiceProblem, ChoiceSolution, binding_rows, price
+
+from .scheduled_limits import proven_against
+from .solving import SolverOptions, attempt, search
+
+TRAFFIC, ROOM = "dram_bytes", "scratchpad_bytes"
+PLACING_S = 1.0  # whether the last kilobytes can be placed at all may take hours to decide
+SUM = "dram_and_scratchpad_bytes"  # row of the relaxation
+
+
+def solve_with_traffic(problem: ChoiceProblem, num_choices: int, options: SolverOptions) -> ChoiceSolution:
+    """Solve a program that offers every choice streamed and resident, and limits traffic and room.
+
+    Args:
+        problem: its options are every choice streamed, then every choice resident.
+        num_choices: number of choices.
+        options: solver, time limit, gap.
+
+    Raises:
+        NoPlanFoundError: the search ended before it found a plan.
+        UsageError: the solver does not take this program.
+    """
+    start = time.perf_counter()
+    found = bits_first(problem, num_choices, options)
+    return attempt(problem, options.remaining(start)) if found is None else found
+
+
+def bits_first(problem: ChoiceProblem, num_choices: int, options: SolverOptions) -> ChoiceSolution | None:
+    """Solve the bits under the sum of both limits, and place them within each.
+
+    Args:
+        problem: as in `solve_with_traffic`.
+        num_choices: number of choices.
+        options: solver, time limit, gap.
+
+    Returns:
+        The solution with its proof; None if there are no such bits, or they cannot be placed.
+
+    Raises:
+        UsageError: the solver does not take this program.
+    """
+    start = time.perf_counter()
+    relaxed = search(_relaxed(problem), options)
+    if relaxed.choice is None:
+        return None
+    chosen = np.array(relaxed.choice)[:, None] % num_choices
+    same_bits = problem.mask() & (np.arange(len(problem.options)) % num_choices == chosen)
+    placed = _placed(replace(problem, allowed=same_bits), options.remaining(start))
+    if placed is None:
+        return None
+    value, usage = price(problem, placed)
+    answer = replace(relaxed, choice=placed, value=value, usage=usage, binding=binding_rows(problem, placed))
+    return proven_against(answer, relaxed.lower_bound)
+
+
+def _placed(problem: ChoiceProblem, options: SolverOptions) -> tuple[int, ...] | None:
+    """Return a placement of fixed bits within both limits; None if none was found quickly."""
+    traffic = np.where(problem.mask(), problem.usage[TRAFFIC], np.nan)
+    capacity = {name: limit for name, limit in problem.capacity.items() if name != TRAFFIC}
+    least = search(replace(problem, value=traffic, capacity=capacity), replace(options, solver="lagrangian"))
+    if least.choice is not None and least.usage[TRAFFIC] <= problem.capacity[TRAFFIC]:
+        return least.choice
+    left_s = PLACING_S if options.time_limit_s is None else min(PLACING_S, options.time_limit_s)
+    return search(problem, replace(options, time_limit_s=left_s)).choice
+
+
+def _relaxed(problem: ChoiceProblem) -> ChoiceProblem:
+    """Return the program with the sum of the limits on traffic and room instead of both."""
+    capacity = {name: limit for name, limit in problem.capacity.items() if name not in (TRAFFIC, ROOM)}
+    return replace(
+        problem,
+        usage={**problem.usage, SUM: problem.usage[TRAFFIC] + problem.usage[ROOM]},
+        capacity={**capacity, SUM: problem.capacity[TRAFFIC] + problem.capacity[ROOM]},
+    )

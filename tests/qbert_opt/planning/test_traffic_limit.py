@@ -1,0 +1,77 @@
+"""Bits first, then residency, under a limit on traffic: the same loss as both together, and within every limit."""
+
+import numpy as np
+import pytest
+
+from qbert_opt.costs.workload import Workload
+from qbert_opt.planning import traffic_limit
+from qbert_opt.planning.planner import allocate
+from qbert_opt.planning.program import PlanningTask
+from qbert_opt.planning.solving import SolverOptions, attempt
+from qbert_opt.planning.traffic_limit import ROOM, TRAFFIC, bits_first, solve_with_traffic
+from qbert_opt.spec.limits import Limits
+from solvers import ChoiceProblem, Status, solve
+
+CHOICES = 3
+
+
+def drawn(seed, items=5):
+    """A program of few items, in which some choices cannot be resident and a resident one may cost some traffic."""
+    generator = np.random.default_rng(seed)
+    size = np.sort(generator.integers(1, 30, (items, CHOICES)), axis=1).astype(float)
+    value = np.sort(generator.random((items, CHOICES)), axis=1)[:, ::-1]
+    left = generator.integers(0, 3, size.shape).astype(float)  # traffic of a resident weight
+    usage = {
+        TRAFFIC: np.hstack([size, left]),
+        ROOM: np.hstack([np.zeros_like(size), size]),
+        "encoder_bytes": np.hstack([size, size]),
+    }
+    allowed = np.ones((items, 2 * CHOICES), dtype=bool)
+    allowed[:, CHOICES:] = generator.random(size.shape) < 0.8
+    least, most = size.min(axis=1).sum(), size.max(axis=1).sum()
+    room = float(generator.integers(0, int(most / 2) + 1))
+    return ChoiceProblem(
+        items=tuple(f"item {i}" for i in range(items)),
+        options=tuple(f"{kind} {j}" for kind in ("streamed", "resident") for j in range(CHOICES)),
+        value=np.hstack([value, value]),
+        usage=usage,
+        capacity={
+            TRAFFIC: float(generator.uniform(least - room, most)), ROOM: room,
+            "encoder_bytes": float(generator.uniform(least, most)),
+        },
+        allowed=allowed,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_the_loss_is_that_of_exhaustive_search(seed):
+    """Whether or not the best bits under the sum of both limits can be placed."""
+    problem = drawn(seed)
+    truth = solve(problem, "exhaustive")
+    found = solve_with_traffic(problem, CHOICES, SolverOptions())
+    assert (found.choice is None) == (truth.choice is None)
+    if truth.choice is not None:
+        assert found.status is Status.OPTIMAL and found.value == pytest.approx(truth.value, abs=1e-12)
+        assert found.lower_bound <= truth.value + 1e-12
+        for name, limit in problem.capacity.items():
+            assert found.usage[name] <= limit
+
+
+def test_both_cases_occur():
+    """Of the programs above, the bits of most can be placed, and those of some cannot."""
+    placed = [bits_first(drawn(seed), CHOICES, SolverOptions()) is not None for seed in range(150)]
+    feasible = [solve(drawn(seed), "exhaustive").choice is not None for seed in range(150)]
+    assert sum(placed) > 50
+    assert sum(feasible) - sum(placed) >= 5
+
+
+def test_the_reference_needs_no_joint_program(reference_sums, car_soc, monkeypatch):
+    """On the bundled scores the bits are placed at once, with the loss that the joint program proves."""
+    limits = Limits(bandwidth_bytes_per_s=1.2e9, inferences_per_s=30)
+    task = PlanningTask(reference_sums, limits, device=car_soc, workload=Workload())
+    problem = task.problem(task.capacity(), joint=True)
+    truth = attempt(problem, SolverOptions())
+    monkeypatch.setattr(traffic_limit, "attempt", lambda *_: pytest.fail("solved bits and residency together"))
+    plan = allocate(reference_sums, limits, device=car_soc)
+    assert plan.sum_of_scores == pytest.approx(truth.value, rel=1e-6)
+    assert plan.device.bandwidth_bytes_per_s <= 1.2e9
