@@ -157,5 +157,5 @@ def device_table(device: Device) -> list[str | Table]:
     sourced = sum(figure.is_sourced for figure in all_figures)
     facts = [f"{device.id}: {device.name}"]
     if device.engines is not None:
-        facts.append(f"engines: {', '.join(device.engines) or 'none of those known here'}")
+        facts.append(f"engines: {', '.join(device.engines) or 'none that qbert-opt knows'}")
     return [*facts, f"{sourced} of {len(all_figures)} figures have a source", table]

@@ -128,7 +128,7 @@ def _size_lines(plan: Allocation) -> list[str]:
 
 
 def _engine_lines(plan: Allocation) -> list[str]:
-    """What the plan takes in its engine's own file, which is what limits on bytes count."""
+    """The plan's size in its engine's own file, to which limits on bytes apply."""
     file = plan.engine
     if file is None or file.total_bytes == plan.total_bytes:
         return []
@@ -138,7 +138,7 @@ def _engine_lines(plan: Allocation) -> list[str]:
     return [
         f"{what}: {both(file.total_bytes)}: {plan.profile.part} matrices {format_bytes(file.encoder_bytes)}, graph "
         f"{format_bytes(file.graph_bytes)}; limits on bytes count this file"
-        f"{'' if taken else ', which no writer here converts ' + plan.profile.oddity + ' to'}"
+        f"{'' if taken else ', to which qbert-opt cannot export ' + plan.profile.oddity}"
     ]
 
 
