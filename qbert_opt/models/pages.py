@@ -226,11 +226,7 @@ class Pages:
         return self.batch.keep(tensor)
 
     def unpack(self, kept: torch.Tensor | Kept | LentWeight) -> torch.Tensor:
-        """Return a tensor that autograd needs again.
-
-        Args:
-            kept: what `pack` returned for it.
-        """
+        """Return a tensor that autograd needs again, from what `pack` returned for it."""
         if isinstance(kept, Kept):
             return self.batch.read(kept)
         if isinstance(kept, LentWeight):
@@ -259,9 +255,7 @@ class Pages:
 
     @contextmanager
     def lent(self, model: nn.Module, device: torch.device) -> Iterator[None]:
-        """Compute on another device inside the context.
-
-        The device holds the weights of one block at a time, and all weights outside the blocks.
+        """Compute on another device inside the context: it holds one block at a time, and all weights outside blocks.
 
         Args:
             model: the model that these pages belong to.

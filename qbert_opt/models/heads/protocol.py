@@ -186,11 +186,7 @@ class HeadKind(Protocol):
         return answer
 
     def num_rows(self, batch: TokenBatch) -> torch.Tensor:
-        """Return the number of labelled rows of each sample, int64 `[B]`.
-
-        Args:
-            batch: the samples.
-        """
+        """Return the number of labelled rows of each sample in a batch, int64 `[B]`."""
         return batch.labelled.sum(1) if self.positions else torch.ones(len(batch.indices), dtype=torch.int64)
 
     def rows(self, raw: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
