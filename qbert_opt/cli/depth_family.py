@@ -26,7 +26,7 @@ PANEL = "Depth"
 
 @dataclass(frozen=True, slots=True)
 class FamilyOptions:
-    """How many layers a plan may leave out, and the model that is measured without them."""
+    """How many layers a plan may leave out, and which model is measured without them."""
 
     allow_drop: Annotated[
         int | None,
@@ -51,13 +51,13 @@ class FamilyOptions:
 
 
 def check_family(depth: FamilyOptions, names: Sequence[str], plot: str | None, output: str | None) -> None:
-    """Refuse options that do not go with a family, before any work is done.
+    """Refuse options that do not apply to a family, before any work is done.
 
     Args:
-        depth: with a value of `--allow-drop`.
-        names: of `--resource`.
-        plot: of `--plot`.
-        output: of `--output`.
+        depth: options with a value of `--allow-drop`.
+        names: values of `--resource`.
+        plot: value of `--plot`.
+        output: value of `--output`.
 
     Raises:
         UsageError: names the option.
@@ -72,7 +72,7 @@ def check_family(depth: FamilyOptions, names: Sequence[str], plot: str | None, o
     if plot is not None:
         raise UsageError("--allow-drop: a plot shows plans of one depth. Remove --plot.")
     if output is not None:
-        raise UsageError("--output: is the frontier of one depth. With --allow-drop, --plans DIR writes each plan.")
+        raise UsageError("--output: writes the frontier of one depth. With --allow-drop, --plans DIR writes each plan.")
 
 
 def print_family(

@@ -1,4 +1,4 @@
-"""Errors in the words of the command line: a Python parameter in backquotes becomes the flag that sets it."""
+"""Errors worded for the command line: a Python parameter in backquotes becomes the flag that sets it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ALIASES = {
     "tokens_per_s": "--min-tokens-per-s",
     "total_bytes": "--total-budget",
 }
-"""Parameters that their flag calls otherwise; every other flag is its parameter with `-` for `_`."""
+"""Parameters whose flag has another name; every other flag is its parameter with `-` for `_`."""
 _PARAMETER = re.compile(r"`([a-z][a-z_]*)`")
 
 
@@ -38,7 +38,7 @@ def in_flags(message: str) -> str:
     """Return a message with the flag in place of each parameter in backquotes.
 
     Args:
-        message: of an error that was raised below the command line.
+        message: message of an error that was raised below the command line.
 
     >>> in_flags("`pins` query=9: legal: 2, 3, 4, 8; see `max_loss`.")
     '--pin query=9: legal: 2, 3, 4, 8; see --max-loss.'

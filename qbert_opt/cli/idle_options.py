@@ -1,6 +1,6 @@
-"""Options that would do nothing beside the others: refused in one line, before a verb starts.
+"""Options that would have no effect in combination with the others: refused in one line, before a verb starts.
 
-Each verb has its rules here, and the test of this file has its other options: those that are of use in every mode.
+The rules of each verb are here; the test of this file lists all other options, which have an effect in every mode.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ Values = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """When some options of a verb do nothing.
+    """A rule that says when some options of a verb have no effect.
 
     Attributes:
         options: names of their parameters.
-        idle: whether they do nothing, given the values of all options of the verb.
+        idle: whether they have no effect, given the values of all options of the verb.
         reason: what to tell the user after the name of the option.
     """
 
@@ -30,10 +30,10 @@ class Rule:
 
 
 def check_options(context: typer.Context) -> None:
-    """Refuse options that the user gave and that do nothing beside the others.
+    """Refuse options that the user gave although they have no effect in combination with the others.
 
     Args:
-        context: of the verb, with its values parsed.
+        context: the verb's context, with its values parsed.
 
     Raises:
         UsageError: names the option and what it belongs to.
@@ -48,18 +48,18 @@ def check_options(context: typer.Context) -> None:
 
 
 def _is_given(context: typer.Context, name: str) -> bool:
-    """Whether the user gave an option, be it with its default value."""
+    """Whether the user gave an option, even if with its default value."""
     source = context.get_parameter_source(name)
     return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
 
 
 def _without(*names: str) -> Callable[[Values], bool]:
-    """Say that options are idle unless one of others is given."""
+    """Return a condition that is true unless one of these options is given."""
     return lambda values: not any(values[name] for name in names)
 
 
 def _beside(*names: str) -> Callable[[Values], bool]:
-    """Say that options are idle if one of others is given."""
+    """Return a condition that is true if one of these options is given."""
     return lambda values: any(values[name] for name in names)
 
 
@@ -73,7 +73,7 @@ def _learns_at_budget(metric: str) -> bool:
     from ..runtime.plugins import available
     from ..scoring.task import LearnsAtBudget, metric_named
 
-    # an unknown metric is refused by its name
+    # another check refuses the name of an unknown metric
     return metric not in available("metrics") or isinstance(metric_named(metric), LearnsAtBudget)
 
 
@@ -107,7 +107,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule(
             ("engine", "rounds", "seconds"),
             _beside("bundle", "from_bundle"),
-            "is of a measurement here; a bundle runs onnxruntime on the board, with options of measure.py.",
+            "is for measuring this machine; a bundle runs onnxruntime on the board, with options of measure.py.",
         ),
         Rule(("from_bundle", "out"), _beside("bundle"), "makes a device file; --bundle makes a folder for a board."),
         Rule(("precision",), _beside("from_bundle"), "is recorded in --from-bundle. Leave it out."),
@@ -239,7 +239,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule(
             ("workers", "worker_memory", "dashboard"),
             _beside("scheduler"),
-            "is of processes on this machine; --scheduler has workers already.",
+            "is for processes on this machine; --scheduler has its own workers.",
         ),
         Rule(("tls_ca", "tls_cert", "tls_key"), _without("scheduler"), "belongs to --scheduler."),
     ),

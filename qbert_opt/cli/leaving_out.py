@@ -20,7 +20,7 @@ def most(constraint: ConstraintOptions) -> int | None:
     """Return how many layers or heads may be left out; None keeps all.
 
     Args:
-        constraint: with the values of `--allow-drop` and `--allow-drop-heads`.
+        constraint: options with the values of `--allow-drop` and `--allow-drop-heads`.
     """
     return constraint.allow_drop or constraint.allow_drop_heads
 
@@ -32,16 +32,16 @@ def check_drop(
     shortlist: ShortlistOptions,
     constraints: PlanConstraints,
 ) -> None:
-    """Refuse to leave layers or heads out without the model that is measured, and beside what is of one model only.
+    """Refuse to leave layers or heads out without a model to measure, or with options for a single whole model.
 
-    Engines and models that cannot do with fewer heads are refused before anything is scored.
+    Engines and models that do not support fewer heads are refused before anything is scored.
 
     Args:
-        constraint: with the values of `--allow-drop` and `--allow-drop-heads`.
+        constraint: options with the values of `--allow-drop` and `--allow-drop-heads`.
         recipe: the value of `--recipe`.
         scoring: where the scores come from.
-        shortlist: several plans, and what is measured of them.
-        constraints: name the engines of the plan.
+        shortlist: number of plans, and how they are measured.
+        constraints: constraints that name the engines of the plan.
 
     Raises:
         UsageError: names the options, or the engine or model.
@@ -64,7 +64,7 @@ def check_drop(
     for name, value in others.items():
         if value is not None:
             several = "sets of heads" if of_heads else "depths"
-            raise UsageError(f"{flag}: finds one plan of least loss over several {several}. Remove {name}.")
+            raise UsageError(f"{flag}: finds the one plan with the least loss over several {several}. Remove {name}.")
     if constraint.allow_drop_heads is not None:
         _check_heads(constraint.allow_drop_heads, str(scoring.model), constraints)
         return
@@ -72,11 +72,11 @@ def check_drop(
     named["--tie"] = [name for name in constraint.ties or () if name != "qkv"]
     for name, names in named.items():
         if names:
-            raise UsageError(f"{flag}: layers are renumbered where one is left out. Remove {name} {names[0]}.")
+            raise UsageError(f"{flag}: layers are renumbered if one is left out. Remove {name} {names[0]}.")
 
 
 def _check_heads(most: int, model: str, constraints: PlanConstraints) -> None:
-    """Refuse to leave so many heads out of a model, or any where an engine needs them all.
+    """Refuse to leave out more heads than the model allows, or any if an engine needs all of them.
 
     Raises:
         UsageError: names the engine or the model.
@@ -107,18 +107,18 @@ def solve_least(
     *,
     quiet: bool,
 ) -> tuple[ScoreTable, Solved, list[str]]:
-    """Solve for bits, and for layers or heads where some may be left out; see `workflows.depth` and `workflows.heads`.
+    """Solve for bits, and for the layers or heads to leave out if any; see `workflows.depth` and `workflows.heads`.
 
     Args:
-        scores: of the whole model.
-        options: name the model and its text.
+        scores: scores of the whole model.
+        options: options that name the model and its text.
         text: columns and split of that text.
         constraint: how many layers or heads may be left out.
-        solve: returns the best plan of a table within the limits of the whole model's.
+        solve: returns the best plan of a first table within limits read from a second, that of the whole model.
         quiet: report no progress.
 
     Returns:
-        The scores that the plan was solved from, the plan, and lines on what was not worth leaving out.
+        The scores that the plan was solved from, the plan, and lines about what was not worth leaving out.
     """
     layers, heads = constraint.allow_drop, constraint.allow_drop_heads
     if layers is None and heads is None:

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 
-TYPE_CHECKING = False  # as type checkers know it, without the import
+TYPE_CHECKING = False  # type checkers know this name; importing typing would take time
 if TYPE_CHECKING:
     from pathlib import Path
     from types import FrameType
@@ -22,7 +22,7 @@ TERMINATED = 128 + int(signal.SIGTERM)
 UNWRITABLE = 2
 UNREADABLE = 4
 AGAIN_S = 0.02
-SHOWN = 5  # outputs in a message
+SHOWN = 5  # most outputs that a message names
 
 
 class _Stop:
@@ -37,10 +37,10 @@ class _Stop:
 
     def terminate(self, _number: int, _frame: FrameType | None) -> None:
         self.code = TERMINATED
-        signal.raise_signal(signal.SIGINT)  # whoever guards native code against Ctrl-C is asked in the same way
+        signal.raise_signal(signal.SIGINT)  # code that guards native calls against Ctrl-C handles SIGINT only
 
     def swallowed(self, unraisable: Any) -> None:
-        """Interrupt again a moment later: Python drops what is raised in a finalizer or a callback of an import."""
+        """Interrupt again a moment later: Python drops exceptions raised in a finalizer or a callback of an import."""
         if isinstance(unraisable.exc_value, KeyboardInterrupt):
             signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
         else:
@@ -64,18 +64,18 @@ def run() -> None:
 
 
 def _release_locks() -> None:
-    """Let go of every output of this run."""
+    """Release the locks of all outputs of this run."""
     from ..runtime import locks
 
     locks.release_all()
 
 
 def _listen(stop: _Stop) -> dict[signal.Signals, Any]:
-    """Handle the signals that stop a run; return what handled them before. Outside the main thread none arrives."""
+    """Handle the signals that stop a run, and return the previous handlers. Only the main thread receives signals."""
     handlers = {signal.SIGINT: stop.interrupt, signal.SIGALRM: stop.interrupt, signal.SIGTERM: stop.terminate}
     try:
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    except ValueError:  # in another thread; to ask which this is would import more before Ctrl-C is handled
+    except ValueError:  # not the main thread; asking for the thread would import more before Ctrl-C is handled
         return {}
     return {number: signal.SIG_DFL if handler is None else handler for number, handler in before.items()}
 
@@ -87,7 +87,7 @@ def _guarded(stop: _Stop) -> int:
         sys.stdout.flush()
         return code
     except BaseException as error:
-        # what a library made of Ctrl-C is Ctrl-C still
+        # an error that a library raised because of Ctrl-C still counts as Ctrl-C
         if stop.code or any(isinstance(cause, KeyboardInterrupt) for cause in _causes(error)):
             return _stopped(stop.code or INTERRUPTED, error)
         said = _said(error)
@@ -97,7 +97,7 @@ def _guarded(stop: _Stop) -> int:
 
 
 def _verb() -> int:
-    """Run the verb, on outputs that replace what their encoding cannot hold."""
+    """Run the verb, with output streams that replace characters that they cannot encode."""
     import warnings
 
     from ..runtime.plain_text import READABLE
@@ -114,20 +114,20 @@ def _verb() -> int:
     warnings.showwarning = _warn
     warnings.filterwarnings("default", category=QbertOptWarning)
     code = app(standalone_mode=False)
-    if code == INTERRUPTED:  # what typer makes of Ctrl-C
+    if code == INTERRUPTED:  # typer's exit code for Ctrl-C
         raise KeyboardInterrupt
     return code if isinstance(code, int) else 0
 
 
 def _warn(message: Warning | str, *_where: object, **_more: object) -> None:
-    """Print a warning without the place in the code that gave it."""
+    """Print a warning without its position in the code."""
     from .flags import in_flags
 
     _complain(f"warning: {in_flags(str(message))}")
 
 
 def _said(error: BaseException) -> int | None:
-    """Say in one line what went wrong and return its exit code; None where that is a bug of ours."""
+    """Say in one line what went wrong and return the exit code; None if it is a bug of ours."""
     import hwmodels
 
     from ..errors import QbertOptError
@@ -138,12 +138,12 @@ def _said(error: BaseException) -> int | None:
         _complain(one_line(in_flags(str(error))) + _written())
         return error.exit_code
     if isinstance(error, SystemExit) and any(isinstance(cause, BrokenPipeError) for cause in _causes(error)):
-        _discard(sys.stdout)  # what typer and rich make of a closed pipe
+        _discard(sys.stdout)  # typer and rich raise this for a closed pipe
         return 0
     if isinstance(error, OSError):
         return _output_failed(error)
     if isinstance(error, MemoryError):
-        remedy = "Free some, raise the limit of this process (ulimit -v), or take a smaller model."
+        remedy = "Free some, raise the limit of this process (ulimit -v), or use a smaller model."
         _complain(f"not enough memory. {remedy}{_written()}")
         return UNWRITABLE
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):
@@ -178,14 +178,14 @@ def _written() -> str:
 
 
 def _locked_files() -> list[Path]:
-    """Progress files of this run."""
+    """Return the progress files of this run."""
     from ..runtime import locks
 
     return [path for path in locks.held() if path.is_file()]
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:
-    """An error with those that it came from."""
+    """Return an error with all errors that caused it."""
     chain: list[BaseException] = []
     while error is not None and error not in chain:
         chain.append(error)
@@ -194,7 +194,7 @@ def _causes(error: BaseException | None) -> list[BaseException]:
 
 
 def _output_failed(error: OSError) -> int | None:
-    """A reader such as `head` that has enough is no mistake; a full disk, or a name that the system refuses, is one."""
+    """Report a full disk or a name that the system refuses; a reader such as `head` that stops early is no error."""
     import errno
 
     if error.filename is not None and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
@@ -212,7 +212,7 @@ def _output_failed(error: OSError) -> int | None:
 
 
 def _discard(stream: object) -> None:
-    """Send what is still buffered nowhere, so that Python does not complain about it on leaving."""
+    """Discard what is still buffered, so that Python does not report an error about it on exit."""
     try:
         number = stream.fileno()  # type: ignore[attr-defined]
     except (OSError, ValueError, AttributeError):

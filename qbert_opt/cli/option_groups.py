@@ -10,10 +10,10 @@ from typing import Any
 
 
 def flattened(verb: Callable[..., None]) -> Callable[..., None]:
-    """Return a verb whose signature has the fields of each group where the verb has the group itself.
+    """Return a verb in whose signature each group of options is replaced by the group's fields.
 
     Args:
-        verb: a function whose parameters are options, or dataclasses of options; no two fields share a name.
+        verb: a function whose parameters are options, or dataclasses of options; no two fields may share a name.
     """
     parameters = inspect.signature(verb, eval_str=True).parameters
     groups: dict[str, type] = {}
@@ -35,7 +35,7 @@ def flattened(verb: Callable[..., None]) -> Callable[..., None]:
         }
         verb(**values, **made)
 
-    # keyword-only, so that an option that must be given may follow one with a default
+    # keyword-only, so that a required option may follow one with a default
     keywords = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
     with_groups.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
     return with_groups

@@ -1,4 +1,4 @@
-"""Options that several verbs share, written once; those that go together as a dataclass, see `option_groups`."""
+"""Options that several verbs share, defined once; options that belong together are a dataclass, see `option_groups`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..spec.choices import Choice
     from ..spec.scores import ScoreTable
 
-LARGEST_SEED = 2**63 - 1  # of torch, in 64 bits
+LARGEST_SEED = 2**63 - 1  # largest that torch accepts, in 64 bits
 LARGEST_BATCH = 1_000_000
 
 Model = Annotated[str, typer.Option("--model", "-m", help="Folder of a fine-tuned model, or a hub model owner/name.")]
@@ -119,7 +119,7 @@ TorchDevice = Annotated[
 HARDWARE = "Device and workload"
 DEFAULT_BITS = "2,3,4,8"
 DEFAULT_TABLE_BITS = "2,3,4,6,8"
-UNSCORED = "none"  # of --table-bits: tables keep 8 bits
+UNSCORED = "none"  # value of --table-bits: tables keep 8 bits
 DEFAULT_GROUPINGS = "rows:1,rows:heads,rows:128,rows:each,columns:32,columns:64,columns:128"
 
 
@@ -134,6 +134,9 @@ class TextOptions:
     def read(self, path: str) -> LabeledTexts:
         """Read the texts of `--data`.
 
+        Args:
+            path: value of the option.
+
         Raises:
             InputFileError: the file is missing, malformed, or has no such column or split.
         """
@@ -142,7 +145,10 @@ class TextOptions:
         return read_texts(path, text_columns=self.text_column, label_column=self.label_column, split=self.split)
 
     def read_other(self, path: str) -> LabeledTexts:
-        """Read texts beside those of `--data`: from the same columns; `--split` is a split of `--data` alone.
+        """Read texts of another option from the same columns; `--split` applies to `--data` only.
+
+        Args:
+            path: value of the option.
 
         Raises:
             InputFileError: as `read`.
@@ -175,10 +181,10 @@ class PagingOptions:
         """Return whether models are paged, and where.
 
         Args:
-            output: what is written, beside which scratch files lie by default; None if nothing is.
+            output: what is written; by default, scratch files are placed beside it. None if nothing is written.
 
         Raises:
-            UsageError: `--scratch` is no folder.
+            UsageError: `--scratch` is not a folder.
         """
         import tempfile
         from pathlib import Path
@@ -187,7 +193,7 @@ class PagingOptions:
         from ..models.pages import Paging
 
         if self.scratch is not None and not (self.scratch and Path(self.scratch).is_dir()):
-            raise UsageError(f"--scratch {self.scratch}: is no folder. Give one on a disk that has room.")
+            raise UsageError(f"--scratch {self.scratch}: is not a folder. Give one on a disk with enough space.")
         by_default = tempfile.gettempdir() if output is None else Path(output).absolute().parent
         return Paging(Path(self.scratch or by_default), self.paged)
 
@@ -207,7 +213,7 @@ class GridOptions:
         """Return the choices of each matrix.
 
         Raises:
-            UsageError: unknown bits, grouping, form or method.
+            UsageError: a bit width, grouping, form or method is unknown.
         """
         from ..quantization.calibration import method_grid
         from ..spec.forms import parse_bits, parse_forms
@@ -217,10 +223,10 @@ class GridOptions:
         return method_grid(self.method, parse_bits(self.bits), parse_groupings(self.groupings), forms)
 
     def tables(self) -> tuple[Choice, ...]:
-        """Return the choices of each embedding table, in the forms of matrices; none where `--table-bits` is `none`.
+        """Return the choices of each embedding table, in the forms of matrices; none if `--table-bits` is `none`.
 
         Raises:
-            UsageError: unknown bits or form.
+            UsageError: a bit width or form is unknown.
         """
         from ..spec.forms import parse_bits, parse_forms
         from ..spec.tables import table_grid
@@ -231,10 +237,10 @@ class GridOptions:
         return table_grid(parse_bits(self.table_bits, "--table-bits"), forms=forms)
 
     def activations(self) -> tuple[ActivationChoice, ...]:
-        """Return the choices of each matrix' input; none where `--activation-bits` is `none`.
+        """Return the choices of each matrix's input; none if `--activation-bits` is `none`.
 
         Raises:
-            UsageError: unknown bits.
+            UsageError: a bit width is unknown.
         """
         from ..spec.activations import activation_grid, parse_activation_bits
 
@@ -251,7 +257,7 @@ def load_target(device: str | None) -> hwmodels.Device | None:
 
 
 def load_device(device: str, option: str = "--device ") -> hwmodels.Device:
-    """Read a device: a wrong file is a bad input file, an unknown name a usage error.
+    """Read a device; a malformed file is a bad input file, an unknown name a usage error.
 
     Args:
         device: a YAML file, or a bundled device's name.

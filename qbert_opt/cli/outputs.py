@@ -1,4 +1,4 @@
-"""Files that a verb writes are none of those that it reads."""
+"""Checks that a verb's outputs can be written and that none of them is one of its inputs."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def check_kind(verb: str, option: str, output: str | Path) -> None:
 
 
 def check_outputs(parameters: Mapping[str, Any]) -> None:
-    """Refuse outputs that are inputs or other outputs, by whatever name: links count too.
+    """Refuse outputs that are also inputs or other outputs, under the same name or through links.
 
     Args:
-        parameters: of a verb, by name.
+        parameters: parameters of a verb, by name.
 
     Raises:
         UsageError: names the output.
@@ -70,7 +70,7 @@ def check_outputs(parameters: Mapping[str, Any]) -> None:
 
 
 def _paths(value: object) -> Iterator[Path]:
-    """Yield what may be paths: texts, and each text of a list."""
+    """Yield values that may be paths: texts, and each text of a list."""
     if isinstance(value, (list, tuple)):
         for part in value:
             yield from _paths(part)
@@ -79,6 +79,6 @@ def _paths(value: object) -> Iterator[Path]:
 
 
 def _same(path: Path, other: Path) -> bool:
-    with suppress(OSError, ValueError):  # what is no path: a name too long, a null character
+    with suppress(OSError, ValueError):  # not a path: the name is too long or has a null character
         return path.samefile(other)
     return False

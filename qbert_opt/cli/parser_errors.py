@@ -1,4 +1,4 @@
-"""What the option parser refuses, in our one line: which option, what was found, what is legal, what to do."""
+"""Errors of the option parser as one line of ours: which option, what was found, what is legal, what to do."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def parser_line(error: Any, arguments: Sequence[str]) -> str:
     """Return the line for an error of the option parser.
 
     Args:
-        error: with `format_message`, and with `param` and `ctx` where these are known.
-        arguments: of the command line, which have the value that the error does not name.
+        error: has `format_message`, and `param` and `ctx` if these are known.
+        arguments: arguments of the command line; they contain the value, which the error does not name.
     """
     option = getattr(error, "param", None)
     names = [] if option is None else [name for name in option.opts if name.startswith("-")]
@@ -32,7 +32,7 @@ def parser_line(error: Any, arguments: Sequence[str]) -> str:
 
 
 def _verb(context: Any, arguments: Sequence[str]) -> list[str]:
-    """The words of the verb: of its context, or the first argument."""
+    """Return the words of the verb, from its context, or else the first argument."""
     if context is None:
         return [name for name in arguments[:1] if not name.startswith("-")]
     words: list[str] = []
@@ -43,7 +43,7 @@ def _verb(context: Any, arguments: Sequence[str]) -> list[str]:
 
 
 def _number_problem(option: Any, found: str) -> str | None:
-    """What is wrong with the value of a numeric option; None where that is not its range or form."""
+    """Return what is wrong with the value of a numeric option; None if its form and range are right."""
     kind = _kind(option)
     if kind is None:
         return None
@@ -51,14 +51,14 @@ def _number_problem(option: Any, found: str) -> str | None:
     legal = _legal(low, high)
     number = _whole(found) if kind is int else _number(found)
     if number is None:
-        return f"is no {'whole number' if kind is int else 'number'}. Give {legal}."
+        return f"is not a {'whole number' if kind is int else 'number'}. Give {legal}."
     if low is not None and number < low:
         return f"is too small. Give {legal}."
     return f"is too large. Give {legal}." if high is not None and number > high else None
 
 
 def _kind(option: Any) -> type | None:
-    """`int` or `float` where an option is a number: as typer describes it, or its vendored parser before 0.26 did."""
+    """Return `int` or `float` if an option is a number, as typer says, or before 0.26 its vendored parser."""
     described = getattr(getattr(option, "type_descriptor", None), "annotation", None)
     if described is None:
         name = str(getattr(getattr(option, "type", None), "name", ""))
@@ -96,7 +96,7 @@ def _number(text: str) -> float | None:
 
 
 def _value_of(names: Sequence[str], arguments: Sequence[str]) -> str | None:
-    """The last value of an option on a command line: `--name value`, `--name=value`, `-n value` or `-nvalue`."""
+    """Return an option's last value on a command line: `--name value`, `--name=value`, `-n value` or `-nvalue`."""
     found = None
     for place, argument in enumerate(arguments):
         for name in names:

@@ -29,9 +29,9 @@ OF_VERBS: Mapping[tuple[str, str], str] = {
     ("recover", "source"): "",  # a plan
     ("sweep", "source"): "",  # a file
 }
-"""The same where a verb's parameter means something else; empty: no plug-in."""
+"""Exceptions, by verb and parameter, where the same parameter names another kind; empty: no plug-in."""
 WORDS: Mapping[str, tuple[str, ...]] = {"portable": ("all",)}
-"""What an option may be besides the name of a plug-in."""
+"""Values of an option that are legal although they are not names of plug-ins."""
 LISTS = ("portable", "steps", "losses", "emit")  # names with commas between them, each with :NUMBER or not
 
 
@@ -39,11 +39,10 @@ def check_plugins(context: typer.Context) -> None:
     """Refuse unknown names of plug-ins.
 
     Args:
-        context: of the verb, with its values parsed.
+        context: the verb's context, with its values parsed.
 
     Raises:
-        UsageError: names the option, what is available, and the name; or says which name of a list is empty or
-            repeated.
+        UsageError: a name is unknown (the message lists the available ones), or a name of a list is empty or repeated.
     """
     from ..errors import UsageError
     from .quantities import listed
@@ -67,7 +66,7 @@ def kind_of(verb: str, parameter: str) -> str:
 
     Args:
         verb: its name on the command line.
-        parameter: the option's.
+        parameter: the option's parameter.
     """
     return OF_VERBS.get((verb, parameter), KINDS.get(parameter, ""))
 

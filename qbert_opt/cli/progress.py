@@ -13,14 +13,14 @@ from ..runtime.progress import Progress as Reporter
 from ..runtime.progress import silent
 
 SECONDS_BETWEEN_LINES = 15.0
-RECENT_S = 60.0  # steps differ in cost: what the last minute took says more than what the first did
-LEAST_STEPS = 3  # of which no estimate is made
+RECENT_S = 60.0  # steps differ in cost, so the pace of the last minute predicts better than that of the first
+LEAST_STEPS = 3  # no estimate is made from fewer steps
 
 
 class TimeLeft:
     """An estimate of the seconds left, from the pace of the last minute.
 
-    A part of the work that starts over (fewer steps done, or another number in all) starts a new estimate.
+    When the count starts over (fewer steps done, or another total), a new estimate begins.
     """
 
     def __init__(self) -> None:
@@ -28,12 +28,12 @@ class TimeLeft:
         self._total = 0
 
     def estimate(self, now: float, done: int, total: int) -> float | None:
-        """Return the seconds left after another report; None where too little was seen, or all steps are done.
+        """Return the seconds left after another report; None if it is too early to tell, or all steps are done.
 
         Args:
-            now: a clock's seconds.
-            done: steps done.
-            total: steps in all.
+            now: current time of a clock, in seconds.
+            done: number of steps done.
+            total: number of all steps.
         """
         if total != self._total or (self._seen and done < self._seen[-1][1]):
             self._seen.clear()
@@ -45,18 +45,18 @@ class TimeLeft:
         since, first = self._seen[0]
         if done >= total or done - first < LEAST_STEPS or now <= since:
             return None
-        # `now` and not the last step's time: a step that takes long makes the estimate grow
+        # `now`, not the time of the last step, so that the estimate grows while a step takes long
         return (now - since) / (done - first) * (total - done)
 
 
 @contextmanager
 def progress(title: str, *, quiet: bool = False, resume: str | Path | None = None) -> Iterator[Reporter]:
-    """Give a function to call with steps done, steps in all, and what goes on.
+    """Provide a function to call with the number of steps done, the number of all steps, and the current step.
 
     Args:
-        title: what the work is.
+        title: name of the work.
         quiet: report nothing.
-        resume: the file that keeps finished steps; Ctrl-C then says how to go on from it.
+        resume: the file that keeps finished steps; Ctrl-C then says how to resume from it.
     """
     try:
         with _reporting(title, quiet) as tell:
@@ -91,12 +91,12 @@ def _reporting(title: str, quiet: bool) -> Iterator[Reporter]:
 
 
 def left_text(seconds: float | None, done: int, total: int) -> str:
-    """Say how long it may still take, no more exactly than it is known.
+    """Return the time left as text, rounded to what the estimate is worth.
 
     Args:
-        seconds: an estimate; None where there is none yet.
-        done: steps done.
-        total: steps in all.
+        seconds: an estimate; None if there is none yet.
+        done: number of steps done.
+        total: number of all steps.
     """
     if done >= total:
         return "finishing"

@@ -1,4 +1,4 @@
-"""Quantities on the command line: a number and its unit, or a clear refusal that names the option."""
+"""Quantities on the command line: a number with its unit; errors name the option."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def parse_pins(pins: Sequence[str]) -> dict[str, int]:
     """Read `NAME=8` options.
 
     Args:
-        pins: each a part of a matrix' name and its bit width.
+        pins: each has a part of a matrix's name and its bit width.
 
     Raises:
-        UsageError: not of that form.
+        UsageError: a pin does not have this form, or contradicts another.
     """
     parsed: dict[str, int] = {}
     for pin in pins:
@@ -93,7 +93,7 @@ def share(text: str, option: str) -> float:
         option: the flag, for the message.
 
     Raises:
-        UsageError: no number, or a negative one.
+        UsageError: it is not a number, or is negative.
     """
     number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
     try:
@@ -113,7 +113,7 @@ def shares(text: str, option: str) -> tuple[float, ...]:
         option: the flag, for the message.
 
     Raises:
-        UsageError: one is empty, no number, or negative.
+        UsageError: a share is empty, not a number, or negative.
     """
     parts = [part.strip() for part in text.split(",")]
     if "" in parts:
@@ -122,14 +122,14 @@ def shares(text: str, option: str) -> tuple[float, ...]:
 
 
 def lengths(text: str, option: str) -> dict[int, float]:
-    """Read a histogram `16:30,64:50,128:20` of tokens and how often.
+    """Read a histogram of lengths such as `16:30,64:50,128:20`.
 
     Args:
-        text: tokens (above 0) and a weight (at least 0) for each length.
+        text: tokens (above 0) and a frequency (at least 0) for each length.
         option: the flag, for the message.
 
     Raises:
-        UsageError: not of that form.
+        UsageError: the text does not have this form.
     """
     parsed: dict[int, float] = {}
     for part in text.split(","):

@@ -26,7 +26,7 @@ def _text(panel: str, *names: str, help: str, min: int | None = None, max: int |
 
 @dataclass(frozen=True, slots=True)
 class LimitOptions:
-    """Limits of a plan, each a quantity with its unit; None does not bind."""
+    """Limits of a plan, each a quantity with its unit; None is no limit."""
 
     budget: Annotated[
         str | None,
@@ -63,7 +63,7 @@ class LimitOptions:
 
 @dataclass(frozen=True, slots=True)
 class HardwareOptions:
-    """Target hardware and what one inference is."""
+    """Target hardware, and the size of one inference."""
 
     device: Annotated[
         str | None,
@@ -92,8 +92,8 @@ class HardwareOptions:
         """Return the sentences and tokens of one inference.
 
         Args:
-            profile: the model, which says how many tokens it reads.
-            cache: of a decoder.
+            profile: the model, which limits the number of tokens.
+            cache: options of a decoder's cache.
 
         Raises:
             UsageError: more tokens than the model has positions for, or a cache for an encoder.
@@ -289,7 +289,7 @@ class SearchOptions:
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
-    """What is written, drawn and printed of a plan."""
+    """How a plan is written, drawn and printed."""
 
     output: Annotated[str | None, _text(OUTPUT, "--output", "-o", help="Write allocation.json here.")] = None
     as_json: Annotated[bool, _text(OUTPUT, "--json", help="Print JSON.")] = False

@@ -1,4 +1,4 @@
-"""What the options of `solve` ask for, in the words of the planner."""
+"""Converts the options of `solve` to the planner's types."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def read_scores(
     Args:
         options: where the scores come from.
         text: columns and split of `--data`.
-        constraint: with the widths of rounded inputs to score, for example `8,16`, and whether tables are planned.
+        constraint: widths of rounded inputs to score, for example `8,16`, and whether tables are planned.
         num_scored: number of texts to score.
-        only_measured: whether `--model` beside `--scores` is there to be measured, not scored.
+        only_measured: whether `--model` is given beside `--scores` only to be measured, not to be scored.
         quiet: report no progress.
 
     Raises:
-        UsageError: both, or a model without calibration text.
+        UsageError: both are given, or a model without calibration text.
     """
     from ..errors import UsageError
 
@@ -80,25 +80,25 @@ def solve_until_exact(
     options: ScoringOptions,
     text: TextOptions,
 ) -> tuple[ScoreTable, Solved]:
-    """Score text of `--data` and solve until the prediction is as exact as `--until` asks; warn where it is not.
+    """Score more and more text of `--data`, and solve, until the prediction is as precise as `--until` asks.
 
-    With `--scoring-pool` more and more texts are drawn from the same pool, at most all of them.
+    With `--scoring-pool`, the texts are drawn from the same pool, at most all of them.
 
     Args:
-        score: scores that many texts, or reads the table of `--scores`.
+        score: scores a number of texts, or reads the table of `--scores`.
         solve: makes the plan of a table.
-        options: where the scores come from, and how exact the prediction is to be.
+        options: where the scores come from, and how precise the prediction must be.
         text: columns and split of `--data`.
 
     Returns:
         The last table and its plan.
 
     Raises:
-        UsageError: `--until` is no share above 0.
-        InputFileError: `--data` has too few texts even to begin.
+        UsageError: `--until` is not a share above 0.
+        InputFileError: `--data` has too few texts to begin with.
 
     Warns:
-        QbertOptWarning: the prediction is less exact, with the number of texts that it would need.
+        QbertOptWarning: the prediction is less precise; the message estimates how many texts it would need.
     """
     from warnings import warn
 
@@ -119,10 +119,10 @@ def solve_until_exact(
     error = relative_error(solved.plan)
     if error > until:
         needed, scored = texts_needed(solved.plan, until), solved.plan.provenance.num_scored
-        more = "no number of texts is known to do" if needed is None else f"about {needed - scored:,} more are needed"
+        more = "how many would do is not known" if needed is None else f"about {needed - scored:,} more are needed"
         warn(
             QbertOptWarning(
-                f"--until {asked}: the predicted loss is known to {error:.0%} only, from {scored:,} texts; {more}."
+                f"--until {asked}: the predicted loss is known only to {error:.0%}, from {scored:,} texts; {more}."
             ),
             stacklevel=2,
         )
@@ -134,11 +134,11 @@ def read_limits(options: LimitOptions, scores: ScoreTable, rate: float | None) -
 
     Args:
         options: quantities with their units.
-        scores: the table, whose shapes give meaning to `2.5bit` and `13x`.
+        scores: the table; `2.5bit` and `13x` refer to the shapes of its model.
         rate: inferences per second.
 
     Raises:
-        UsageError: an option that is not a quantity of its kind.
+        UsageError: an option is not a quantity of its kind.
     """
     from ..planning.budgets import parse_budget
 
@@ -152,14 +152,14 @@ def read_limits(options: LimitOptions, scores: ScoreTable, rate: float | None) -
 
 
 def resource_limits(options: LimitOptions, rate: float | None) -> Limits:
-    """Read the limits that need no model's shapes: all but the budgets.
+    """Read the limits that do not depend on the model's shapes: all but the budgets.
 
     Args:
         options: quantities with their units.
         rate: inferences per second.
 
     Raises:
-        UsageError: an option that is not a quantity of its kind.
+        UsageError: an option is not a quantity of its kind.
     """
     from ..errors import UsageError
     from ..spec.limits import Limits
@@ -187,10 +187,10 @@ def read_constraints(options: ConstraintOptions, cache_bits: tuple[int, ...] | N
 
     Args:
         options: as the user gave them.
-        cache_bits: widths that a decoder's cache may take; None leaves them open.
+        cache_bits: bit widths that a decoder's cache may have; None leaves them open.
 
     Raises:
-        UsageError: an option that is not of its form.
+        UsageError: an option does not have the required form.
     """
     from ..planning.constraints import PlanConstraints
     from ..spec.forms import parse_bits
@@ -215,13 +215,13 @@ def read_constraints(options: ConstraintOptions, cache_bits: tuple[int, ...] | N
 
 
 def read_shortlist(options: ShortlistOptions) -> Shortlist | None:
-    """Read the request for several plans; None where one is enough.
+    """Read the request for several plans; None if only one is asked for.
 
     Args:
         options: as the user gave them; `--measure` alone asks for `DEFAULT_SHORTLIST` plans.
 
     Raises:
-        UsageError: `--within` is no share.
+        UsageError: `--within` is not a share.
     """
     from ..workflows.solve import Shortlist
     from .quantities import share
@@ -234,13 +234,13 @@ def read_shortlist(options: ShortlistOptions) -> Shortlist | None:
 def check_together(
     constraints: PlanConstraints, recipe: str | None, scoring: ScoringOptions, shortlist: ShortlistOptions
 ) -> None:
-    """Refuse options that mean nothing beside each other, or lack one that they need.
+    """Refuse options that contradict each other, or lack another option that they need.
 
     Args:
         constraints: what `read_constraints` returned.
         recipe: the value of `--recipe`.
         scoring: where the scores come from.
-        shortlist: several plans, and what is measured of them.
+        shortlist: number of plans, and how they are measured.
 
     Raises:
         UsageError: names the options.

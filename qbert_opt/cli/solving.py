@@ -1,4 +1,4 @@
-"""What `solve` prints of its answer, and what it measures for that."""
+"""What `solve` prints about its plans, and the measurements that this needs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def local_search(
         model: folder of the float model.
         data: the text that the plan's scores were made with.
         text: its columns and split.
-        max_measurements: evaluations of the whole model at most.
+        max_measurements: maximum number of evaluations of the whole model; None measures nothing.
         quiet: report no progress.
     """
     if max_measurements is None:
@@ -45,7 +45,7 @@ def local_search(
 
 
 def print_solved(solved: Solved, *, explain: bool) -> None:
-    """Print a plan with its cost, how it was refined, why it is as it is, and the rest of its shortlist.
+    """Print a plan with its cost, its refinement, the reasons for its choices, and the rest of its shortlist.
 
     Args:
         solved: what `solve_plans` returned.
@@ -66,7 +66,7 @@ def print_solved(solved: Solved, *, explain: bool) -> None:
 
 
 def refined_line(refinement: Refinement, plan: Allocation) -> str:
-    """One line on what local search measured.
+    """Return one line about what local search measured.
 
     Args:
         refinement: what local search measured.
@@ -94,7 +94,7 @@ def print_verification(
     """Measure the plan and its rivals on held-out text, print them, and offer a uniform plan that wins.
 
     Args:
-        scores: the table that the plan was made of.
+        scores: the table that the plan was made from.
         solved: the plan with the rest of its shortlist.
         model: folder of the float model.
         data: the text that the scores were made with.
@@ -136,7 +136,7 @@ def print_verification(
 def print_timings(
     solved: Solved, model: str, engine: str, workload: Workload, output: str | None, *, quiet: bool
 ) -> None:
-    """Time the shortlist in an engine and print it in the order of what was measured.
+    """Time the shortlist in an engine and print it in the order of measured latency.
 
     Args:
         solved: the shortlist.
@@ -164,13 +164,13 @@ def print_timings(
 
 
 def write_solved(solved: Solved, scores: ScoreTable, output: str | None, plot: str | None) -> list[str]:
-    """Write the shortlist, `p.json`, `p.2.json` and so on, and the picture of the first plan; return the paths.
+    """Write the shortlist as `p.json`, `p.2.json` and so on, and the plot of the first plan; return the paths.
 
     Args:
         solved: the shortlist.
         scores: what the plans were made from.
         output: path of the first plan; None writes none.
-        plot: path of the picture; None draws none.
+        plot: path of the plot; None draws none.
     """
     from ..spec.allocation import write_allocation
 

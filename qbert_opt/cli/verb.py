@@ -1,4 +1,4 @@
-"""What every verb does before it starts: refuse options that are empty or idle, unknown plug-ins and bad outputs."""
+"""Checks before every verb starts: options that are empty or have no effect, unknown plug-ins, bad outputs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from .plugin_options import check_plugins, kind_of
 
 
 class Interrupted(BaseException):
-    """Ctrl-C during a verb, with its notes as the cause. Typer turns a bare KeyboardInterrupt into an exit code."""
+    """Ctrl-C during a verb; its cause has the notes. Typer would turn a bare KeyboardInterrupt into an exit code."""
 
 
 class Verb(TyperCommand):
     """A command that is checked before any work is done."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the verb, if its options go together and its outputs can be written."""
+        """Run the verb if its options are consistent and its outputs can be written.
+
+        Args:
+            ctx: the verb's context, with its values parsed.
+        """
         check_options(ctx)
         check_filled(ctx)
         for name in OUTPUTS:
@@ -35,12 +39,12 @@ class Verb(TyperCommand):
 
 
 def check_filled(context: Any) -> None:
-    """Refuse options and arguments that are an empty text, such as that of a variable of the shell that is not set.
+    """Refuse options and arguments that are empty, for example because a shell variable is not set.
 
-    Names of plug-ins are left to `check_plugins`, which lists them.
+    Names of plug-ins are left to `check_plugins`, which lists the available ones.
 
     Args:
-        context: of the verb, with its values parsed.
+        context: the verb's context, with its values parsed.
 
     Raises:
         UsageError: names the option.

@@ -1,4 +1,4 @@
-"""The operations of one encoder block, in order, each reading the tensor that its role or its width determines."""
+"""The operations of one encoder block, in order; a matrix's role or width determines the tensor that it reads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ATTENTION_KINDS: tuple[Kind, ...] = ("query", "key", "value", "attention_output"
 
 
 class BlockWalk:
-    """One block, matrix by matrix: each reads the latest tensor of its width, unless its role determines the tensor."""
+    """One block, matrix by matrix: each reads the latest tensor of its width, unless its role names another."""
 
     def __init__(self, builder: GraphBuilder, prefix: str, current: str, biases: int) -> None:
         self.builder, self.prefix = builder, prefix
@@ -21,7 +21,7 @@ class BlockWalk:
         self.latest = {builder.profile.hidden: current}  # by width
         self.unread: dict[str, int] = {}  # results of layers without a role, with their widths
         self.heads: dict[Kind, MatrixSpec] = {}  # the matrices that attention reads
-        self.positioned: list[MatrixSpec] = []  # those among them that relative positions go through
+        self.positioned: list[MatrixSpec] = []  # those of them that relative positions pass through
         self.wide: list[str] = []  # results of intermediate layers
         self.biases, self.norms_left, self.pairs, self.last = biases, 2, 0, current
 

@@ -1,9 +1,9 @@
 """Attention of a decoder: over the tokens of a prompt, or of one new token over a cache of keys and values.
 
-Each token sees itself and the tokens before it. Kernels that skip what is masked compute (n + 1) / 2 keys for a token
-in the mean over a prompt of n, and so does the price. A layer with a window of w tokens sees and keeps the last w, in
-the mean w - w (w - 1) / 2n of a longer prompt. Query heads that share keys and values (grouped-query attention,
-Ainslie et al. 2023) are rows of one product, so that a step reads the cache once.
+Each token attends to itself and the tokens before it. Kernels that skip masked keys compute (n + 1) / 2 keys per token
+on average over a prompt of n tokens; the price assumes such kernels. A layer with a window of w tokens attends to and
+caches the last w only: on average w - w (w - 1) / 2n keys per token of a prompt longer than w. Query heads that share
+keys and values (grouped-query attention, Ainslie et al. 2023) are rows of one product, so a step reads the cache once.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def causal_attention(builder: GraphBuilder, prefix: str, query: str, key: str, v
     """Add the new tokens' keys and values to the cache, then scores, softmax and weighted sum.
 
     Args:
-        builder: of the graph.
-        prefix: start of the operations' names.
+        builder: builder of the graph that the operations are added to.
+        prefix: prefix of the operations' names.
         query: name of the query tensor.
         key: name of the key tensor.
         value: name of the value tensor.
@@ -41,7 +41,7 @@ def causal_attention(builder: GraphBuilder, prefix: str, query: str, key: str, v
     stored = _cached(builder, heads, size) if workload.phase == "decode" else None
     keys = _prompt_keys(builder) if stored is None else profile.seen(builder.block, workload.context or 1)
     side, square = copies * rows * size, copies * rows * keys
-    # codes of the cache are expanded element by element; fp16 is read as it is
+    # quantized keys and values are dequantized element by element; fp16 is read as it is
     expanded = copies * keys * size if stored is not None and workload.cache_bits < 16 else 0
     read = 0 if stored is not None else copies * workload.seq_len * size
     arithmetic = builder.attention_arithmetic()
@@ -64,7 +64,7 @@ def causal_attention(builder: GraphBuilder, prefix: str, query: str, key: str, v
 
 
 def _prompt_keys(builder: GraphBuilder) -> int:
-    """How many keys a token of the prompt sees in the mean: all earlier ones, of which a window keeps the last."""
+    """Return the average number of keys that a prompt token attends to: all earlier ones, or those in its window."""
     tokens = builder.workload.seq_len
     window = builder.profile.seen(builder.block, tokens)
     if window == tokens:
@@ -73,10 +73,10 @@ def _prompt_keys(builder: GraphBuilder) -> int:
 
 
 def _append(builder: GraphBuilder, name: str, made: tuple[str, str], heads: int, size: int) -> str:
-    """Add the copy of the new tokens' keys and values into the cache, which is held in memory for all that is seen."""
+    """Add the operation that copies new keys and values into the cache, which is allocated for its full length."""
     workload = builder.workload
     kept = builder.profile.seen(builder.block, workload.context or workload.seq_len)
-    rows = workload.batch_size * kept * builder.repeats  # of all layers that share it
+    rows = workload.batch_size * kept * builder.repeats  # for all layers that this block stands for
     bits = workload.cache_bits
     state = StoredWeight(bits, "none", 0, 0, rows * layer_token_bytes(heads, size, bits), 0)
     op = Operation(

@@ -1,7 +1,7 @@
-"""The two phases of a decoder beside each other: the prompt at once, and one token with a full cache.
+"""The two phases of a decoder side by side: the whole prompt at once, and one token with a full cache.
 
-What a limit or a goal is about: latency is that of the prompt, the time to the first token. DRAM bytes, energy and bit
-operations are those of one token, which is what a decoder spends nearly all its time on.
+Limits and goals refer to one of them: latency is the prompt's, i.e. the time to the first token. DRAM bytes, energy and
+bit operations are per generated token, since generating tokens is what a decoder spends nearly all its time on.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ OF_TOKENS = ("dram_bytes", "dynamic_energy_j", "bops")
 
 
 def device_for(profile: ModelProfile, device: Device) -> Device:
-    """Return a device for a model: a decoder is not held to its limits on latency and energy.
+    """Return the device that a model is planned for; a decoder's has no limits on latency and energy.
 
-    Those are of one answer of an encoder, and a decoder's answer has no fixed length.
+    A device states those limits for one answer of an encoder, whereas a decoder's answer has no fixed length.
 
     Args:
         profile: the model.
@@ -39,7 +39,7 @@ def device_for(profile: ModelProfile, device: Device) -> Device:
 
 
 def idle_limits(profile: ModelProfile, device: Device) -> tuple[str, ...]:
-    """Return one line on the limits of a device that its decoders are not held to; none where there are none.
+    """Return one line that lists the limits of a device that do not apply to a decoder; nothing if all limits apply.
 
     Args:
         profile: the model.
@@ -53,13 +53,13 @@ def idle_limits(profile: ModelProfile, device: Device) -> tuple[str, ...]:
     if not profile.causal or not parts:
         return ()
     return (
-        f"{device.id}: {' and '.join(parts)}: of one answer of an encoder, not applied to a decoder; `solve` limits "
-        "the first token by --max-latency, a token's energy by --max-energy and speed by --min-tokens-per-s",
+        f"{device.id}: {' and '.join(parts)}: for one answer of an encoder, not applied to a decoder; in `solve`, "
+        "--max-latency limits the time to the first token, --max-energy a token's energy, --min-tokens-per-s the speed",
     )
 
 
 def unwritten_file(profile: ModelProfile, target: EngineTarget | None) -> tuple[str, ...]:
-    """Return one line where bytes are those of an engine's file that no writer makes, as of a decoder; else none.
+    """Return one line if planned bytes are those of an engine's file that no writer can make; else nothing.
 
     Args:
         profile: the model.
@@ -68,13 +68,13 @@ def unwritten_file(profile: ModelProfile, target: EngineTarget | None) -> tuple[
     if target is None or not (names := [n for n in target.engines if not rules_of(n).takes(**profile.engine_needs)]):
         return ()
     return (
-        f"bytes are those of a file of {', '.join(names)}, which no writer here converts {profile.oddity} to"
-        f"{'; export-config gives the plan to other tools' if profile.causal else ''}",
+        f"bytes are those of a file of {', '.join(names)}, to which qbert-opt cannot export {profile.oddity}"
+        f"{'; export-config writes the plan for other tools' if profile.causal else ''}",
     )
 
 
 def with_tokens(prompt: OptionTables, token: OptionTables, device: Device) -> OptionTables:
-    """Return the prices of a decoder's options: latency of the prompt, everything else of one token.
+    """Return the prices of a decoder's options: latency for the prompt, everything else for one token.
 
     Args:
         prompt: prices in phase `prefill`.
@@ -92,10 +92,10 @@ def with_tokens(prompt: OptionTables, token: OptionTables, device: Device) -> Op
 
 
 def _floor(token: OptionTables, device: Device) -> str:
-    """Return the row whose sum no schedule of a token is faster than, and which is as near to them as one can be.
+    """Return the row whose sum is the tightest lower bound on the latency of a token under every schedule.
 
-    DRAM serves one operation at a time. Without a scratchpad nothing is prefetched. Neither holds where a cache may
-    keep the whole model from one token to the next.
+    DRAM serves one operation at a time, and without a scratchpad nothing is prefetched, so times add up. Neither bound
+    holds if a cache can keep the whole model from one token to the next.
     """
     path = device.path(device.units[0])
     last = path[-2] if len(path) > 1 else None
@@ -106,10 +106,10 @@ def _floor(token: OptionTables, device: Device) -> str:
 
 
 def seconds_of(usage: dict[str, np.ndarray]) -> dict[str, str]:
-    """Return the rows of latency that go with the rows of energy: a token's, or those of the one inference.
+    """Return the row of latency that belongs to each row of energy: per token of a decoder, else per inference.
 
     Args:
-        usage: by resource.
+        usage: usage of every option, by resource.
     """
     if "token_bound_s" in usage:
         return {"energy_bound_j": "token_bound_s", "energy_floor_j": "token_floor_s"}
@@ -117,10 +117,10 @@ def seconds_of(usage: dict[str, np.ndarray]) -> dict[str, str]:
 
 
 def tokens_per_s(token: CostReport, workload: Workload) -> float:
-    """Return the tokens that a decoder makes per second, all sequences of the batch together.
+    """Return the tokens that a decoder generates per second, summed over all sequences of the batch.
 
     Args:
-        token: cost of a step.
-        workload: its batch.
+        token: cost of one step of phase `decode`.
+        workload: what the step processes; its batch size counts.
     """
     return workload.batch_size / token.latency_s

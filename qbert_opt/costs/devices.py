@@ -1,4 +1,4 @@
-"""Load devices by name or file; errors are this package's."""
+"""Load devices by name or file, and raise this package's errors instead of those of `hwmodels`."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ def load_device(name: str) -> Device:
 
 
 def given_device(device: Device | str) -> Device:
-    """Return a device that was given as itself, by name or as a file.
+    """Return a device that was given as an object, by name or by path.
 
     Args:
         device: a loaded device, or what `load_device` takes.
 
     Raises:
         DeviceError: as `load_device`.
-        UsageError: it is neither.
+        UsageError: it is neither a text nor a device.
     """
     if isinstance(device, str):
         return load_device(device)
     if not isinstance(device, hwmodels.Device):
-        raise UsageError(f"`device`: {device!r:.80} is no device. Give a name, a YAML file or a loaded device.")
+        raise UsageError(f"`device`: {device!r:.80} is not a device. Give a name, a YAML file or a loaded device.")
     return device
 
 
@@ -62,7 +62,7 @@ def check_engine(name: str, device: Device) -> None:
         UsageError: the device lists other engines; the message names them.
     """
     if device.engines is not None and name not in device.engines:
-        legal = ", ".join(device.engines) or "none of those known here"
+        legal = ", ".join(device.engines) or "none that qbert-opt knows"
         raise UsageError(f"`engine` {name}: does not run on {device.id}. Engines of {device.id}: {legal}.")
 
 

@@ -33,12 +33,12 @@ class EngineTarget:
 
     @property
     def said(self) -> str:
-        """What the user gave."""
+        """The user's option and its value, for messages."""
         return f"`engine` {self.name}"
 
     @property
     def held(self) -> str:
-        """What matrices may be, in a few words."""
+        """How the engine can store matrices, in a few words."""
         return self.rules.held
 
     @property
@@ -48,12 +48,12 @@ class EngineTarget:
 
     @property
     def whole_tables(self) -> tuple[str, ...]:
-        """Names of the engines that hold a table as a whole, not in tiers."""
+        """Names of the engines that store a table as a whole and cannot split it into tiers."""
         return () if self.rules.tables.tiers else (self.name,)
 
     @property
     def leaves_inputs(self) -> bool:
-        """Whether inputs of matrices are rounded in the engine's own way, whatever a plan says."""
+        """Whether the engine rounds inputs of matrices in its own way, whatever a plan says."""
         return self.rules.file is not None and not self.rules.static_bits and not self.rules.token_bits
 
     def runs_on(self, device: Device) -> bool:
@@ -67,14 +67,17 @@ class EngineTarget:
     def check_device(self, device: Device) -> None:
         """Check that a device lists one of the engines.
 
+        Args:
+            device: the hardware.
+
         Raises:
-            UsageError: the device lists others only; the message names them.
+            UsageError: the device lists only other engines; the message names them.
         """
         if not self.runs_on(device):
             check_engine(self.engines[0], device)
 
     def on(self, device: Device) -> Device:
-        """Return a device with the tensors between operations as wide as the engine keeps them.
+        """Return a device that keeps tensors between operations in as many bits as the engine does.
 
         Args:
             device: the hardware.
@@ -83,7 +86,7 @@ class EngineTarget:
         return device if bits in (None, device.activation_bits) else device.model_copy(update={"activation_bits": bits})
 
     def part(self, item: MatrixSpec | TableSpec, choice: Choice, heads: int) -> FilePart | None:
-        """Return what a matrix or table is in the engine's file; None if the engine opens the quantized folder.
+        """Return how the engine's file stores a matrix or table; None if the engine opens the quantized folder.
 
         Args:
             item: shape and role.
@@ -111,7 +114,7 @@ class EngineTarget:
         return max(1, item.uses) * self.rules.file.node_bytes(choice, static_input=static)
 
     def other_bytes(self, profile: ModelProfile) -> int | None:
-        """Return the bytes of everything but matrices and tables; None if the engine opens the quantized folder.
+        """Return the bytes of everything except matrices and tables; None if the engine opens the quantized folder.
 
         Args:
             profile: the model.
@@ -119,7 +122,7 @@ class EngineTarget:
         return None if self.rules.file is None else self.rules.file.other_bytes(profile)
 
     def refusal(self, item: MatrixSpec | TableSpec, choice: Choice) -> str | None:
-        """Return why the engine cannot run a matrix or hold a table stored by a choice; None if it can.
+        """Return why the engine cannot run a matrix, or cannot store a table, with a choice; None if it can.
 
         Args:
             item: shape and role.
@@ -133,7 +136,7 @@ class EngineTarget:
         return self.rules.refusal(choice, (item.rows, item.columns), static_input=static)
 
     def width_refusal(self, item: MatrixSpec | TableSpec) -> str | None:
-        """Return why no choice makes a matrix fit, because of its width; None if some may.
+        """Return why the engine cannot run a matrix of this width with any choice; None if some choice may work.
 
         Args:
             item: shape and role.
@@ -147,14 +150,14 @@ class EngineTarget:
 
         Args:
             choice: how its weights are stored; None for a product of two activations.
-            input_bits: width of its inputs; None for what the engine rounds them to by itself.
+            input_bits: width of its inputs; None for the width that the engine rounds them to by itself.
         """
         rules = self.rules
         integers = "matmul" in rules.integer_inputs if choice is None else rules.runs_in_integers(choice, input_bits)
         return None if integers else rules.float_type
 
     def loaded_bits(self, item: MatrixSpec | TableSpec) -> int | None:
-        """Return the bits of a code while the engine runs, where it expands them when it starts; None as stored.
+        """Return the bits per code in memory, for an engine that expands codes when it starts; None: as stored.
 
         Args:
             item: shape and role.
@@ -162,7 +165,7 @@ class EngineTarget:
         return 8 if self.rules.static_expands and item.module in self.static_inputs else None
 
     def extra_elements(self, choice: Choice, positions: int, item: MatrixSpec) -> int:
-        """Return the elements of pointwise passes that come with a product because of how its matrix is stored.
+        """Return the elements of extra pointwise passes that a product needs because of how its matrix is stored.
 
         Args:
             choice: how the matrix is stored.
@@ -180,7 +183,7 @@ class EngineTarget:
             choice: how the matrix is stored.
 
         Returns:
-            None where it multiplies in floating point, or reads tensors as the device keeps them.
+            None if it multiplies in floating point, or reads tensors as the device keeps them.
         """
         if self.rules.activation_bits is None or self.arithmetic(choice) is not None:
             return None

@@ -1,8 +1,8 @@
-"""How softmax, LayerNorm and GELU are computed, and the way that costs least on a device.
+"""How softmax, LayerNorm and GELU are computed, and which way is cheapest on a device.
 
-A device states rates of its own for them, whatever the arithmetic behind these is. In integers a function costs the
-elementary operations of its program (`integer.work`) on the first unit that has them. In floating point it runs on the
-first unit with floating point, to which the activations go and from which they come back.
+A device states its own rates for them, whatever arithmetic it uses. In integers, a function costs the elementary
+operations of its program (`integer.work`) on the first unit that supports them. In floating point, it runs on the first
+unit with floating point; moving the activations there and back is included.
 """
 
 from __future__ import annotations
@@ -33,16 +33,17 @@ if TYPE_CHECKING:
 
 AUTO = "auto"
 KINDS = {"softmax": "softmax", "gelu": "activation", "layernorm": "norm"}
-"""Kind of operation -> the function of `Ways` that it is."""
+"""Kind of operation -> its field in `Ways`."""
 LARGEST_ERROR = {"softmax": 5e-3, "activation": 2e-2, "norm": 5e-3}
-"""Largest error of exp, of GELU and, relatively, of the square root that `auto` accepts.
+"""Largest error that `auto` accepts: absolute for exp and GELU, relative for the square root.
 
-I-BERT's polynomials, which kept a model's accuracy, have 2.4e-3 and 1.84e-2; I-ViT's shifts have 4.5e-2 and 2.6e-2.
+I-BERT's polynomials, which keep a model's accuracy, have errors of 2.4e-3 (exp) and 1.84e-2 (GELU); I-ViT's shifts have
+4.5e-2 and 2.6e-2.
 """
 
 
 def cheapest_ways(profile: ModelProfile, workload: Workload, device: Device) -> Ways:
-    """Return the way of least predicted latency for each function, among those that are exact enough.
+    """Return the way with the least predicted latency for each function, among those that are accurate enough.
 
     Args:
         profile: the model.
@@ -50,7 +51,7 @@ def cheapest_ways(profile: ModelProfile, workload: Workload, device: Device) -> 
         device: the hardware.
 
     Raises:
-        InfeasibleError: no unit can compute some function in integers in any such way; says why.
+        InfeasibleError: there is a function that no unit can compute in integers accurately enough; says why.
     """
     chosen = {}
     for kind, function in KINDS.items():
@@ -74,17 +75,17 @@ def cheapest_ways(profile: ModelProfile, workload: Workload, device: Device) -> 
 
 
 def parse_functions(text: str | None, profile: ModelProfile, workload: Workload, device: Device) -> Functions | None:
-    """Read how functions are computed.
+    """Parse the option that says how functions are computed.
 
     Args:
-        text: `auto` for the cheapest ways in integers, ways as in `parse_ways`, or `float`; None leaves it open.
+        text: `auto` for the cheapest ways in integers, ways as in `parse_ways`, or `float`; None returns None.
         profile: the model.
         workload: sentences and tokens of one inference.
         device: the hardware that sets the prices.
 
     Raises:
         InfeasibleError: `auto`, and no unit of the device can compute some function in integers.
-        UsageError: a function or way that does not exist.
+        UsageError: the text names an unknown function or way.
     """
     if text is None:
         return None
@@ -98,26 +99,26 @@ def parse_functions(text: str | None, profile: ModelProfile, workload: Workload,
 def with_functions(
     workload: Workload, profile: ModelProfile, device: Device | None, target: EngineTarget | None
 ) -> Workload:
-    """Return a workload whose functions an engine of integers computes in the cheapest ways of its device.
+    """Return a workload whose functions an integer-only engine computes in the ways that are cheapest on the device.
 
     Args:
-        workload: stays as it is where it says how functions are computed, or for another engine.
+        workload: returned unchanged if it states how functions are computed, or if the engine is not integer-only.
         profile: the model.
-        device: the hardware; without one nothing is priced.
+        device: the hardware; None returns the workload unchanged.
         target: the engine.
 
     Raises:
         InfeasibleError: no unit of the device can compute some function in integers.
 
     Warns:
-        QbertOptWarning: no unit states rates of elementary integer operations, so the device's own rates count.
+        QbertOptWarning: no unit states rates of elementary integer operations, so the device's own rates are used.
     """
     if device is None or workload.functions is not None or target is None or not target.rules.integer_functions:
         return workload
     if all(unit.integers is None for unit in device.units):
         warn(
             f"{device.id}: states no rates of elementary integer operations, so softmax, LayerNorm and GELU are priced "
-            "at its own rates, whatever their arithmetic. State `integers` of a unit in the device file.",
+            "at its own rates, whatever their arithmetic. Add `integers` to a unit in the device file.",
             QbertOptWarning,
             stacklevel=3,
         )
@@ -126,19 +127,19 @@ def with_functions(
 
 
 def table_bytes(graph: nx.DiGraph) -> int:
-    """Return the bytes of all tables of functions in integers.
+    """Return the bytes of all lookup tables of functions computed in integers.
 
     Args:
-        graph: of one inference.
+        graph: operator graph of one inference.
     """
     return sum(op.table_bytes for op in operations(graph).values())
 
 
 def recorded(functions: Functions | None) -> dict[str, str]:
-    """Return how functions are computed as a plan records it; empty for a device's own rates.
+    """Return how functions are computed, in the form that a plan records; empty for the device's own rates.
 
     Args:
-        functions: of a workload.
+        functions: the workload's `functions`.
     """
     if functions is None:
         return {}

@@ -25,7 +25,7 @@ from .stored import Storage as Storage
 from .stored import stored_weight
 from .workload import FLOAT, Workload, in_phase
 
-INTEGER_BITS = 8  # of an input that the plan does not round, in an engine of integers
+INTEGER_BITS = 8  # width of an input that the plan does not round, in an integer-only engine
 
 
 def matrix_operation(
@@ -67,13 +67,13 @@ def table_operation(table: TableSpec, weight: StoredWeight | None, workload: Wor
 
 
 def head_operation(spec: HeadSpec, weight: StoredWeight, workload: Workload, *, causal: bool) -> Operation:
-    """Return the product of a layer outside the blocks.
+    """Return the matrix product of a layer outside the blocks.
 
     Args:
         spec: shape, and what it runs on.
         weight: how it is stored.
         workload: sentences and tokens of one inference.
-        causal: whether the model is a decoder, whose next token follows from the last one only.
+        causal: whether the model is a decoder, which runs the layer on the last token only.
     """
     every = spec.per_token and (spec.before_blocks or not causal)
     positions = workload.tokens if every else workload.batch_size
@@ -95,7 +95,7 @@ def model_graph(
         storage: how each searched matrix and table is stored, by module; None stores everything in floating point.
         workload: sentences and tokens.
         float_bits: width of all weights if `storage` is None.
-        target: the engine whose file holds the weights and whose arithmetic counts; None for packed weights.
+        target: the engine whose file stores the weights and whose arithmetic is priced; None for packed weights.
 
     Returns:
         A graph whose nodes carry `op`; the weights of all nodes together are the whole stored model.
@@ -128,7 +128,7 @@ class GraphBuilder:
         profile = self.profile
         head = sum(spec.rows * spec.columns for spec in profile.head if not spec.tied_to)
         rest = profile.other_elements - head
-        # the distribution of small tensors over the graph does not matter, as long as they add up to the model's
+        # how small tensors are distributed over the graph does not matter, as long as their bytes add up to the model's
         self.norm = min(2 * profile.hidden, max(0, rest) // (1 + 2 * profile.num_blocks))
         loose = rest - self.norm * (1 + 2 * profile.num_blocks)  # biases and other small tensors
         per_block, extra = divmod(max(0, loose), profile.num_blocks)
@@ -147,7 +147,7 @@ class GraphBuilder:
         """Add an operation.
 
         Args:
-            op: its name is its node in the graph.
+            op: the operation; its name becomes the name of its node in the graph.
             *inputs: names of the tensors that it reads.
         """
         self.graph.add_node(op.name, op=op)
@@ -165,7 +165,7 @@ class GraphBuilder:
         """Add a pointwise operation.
 
         Args:
-            name: its node in the graph.
+            name: name of its node in the graph.
             kind: its kind of operation.
             *inputs: names of the tensors that it reads, all of the same size.
             elements: number of output elements; 0 for tokens × hidden size.
@@ -183,7 +183,7 @@ class GraphBuilder:
         )
 
     def function_fields(self, kind: str, width: int, reader: str | None = None) -> dict[str, Any]:
-        """Return how a nonlinear function over rows of some width is computed, as fields of its operation.
+        """Return the fields of an operation that say how its nonlinear function is computed.
 
         Args:
             kind: its kind of operation.
@@ -252,7 +252,7 @@ class GraphBuilder:
             value: name of the value tensor.
             width: width of all heads together.
             positioned: matrices of query or key that relative positions pass through.
-            heads: of the layer; of a decoder, those of the profile count.
+            heads: attention heads of the layer; ignored for a decoder, whose heads come from the profile.
         """
         if self.profile.causal:
             return causal_attention(self, prefix, query, key, value, width)

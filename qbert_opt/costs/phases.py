@@ -1,4 +1,4 @@
-"""What every phase of a model costs: one inference of an encoder, or the prompt and a token of a decoder."""
+"""The cost of every phase of a model: one inference of an encoder, or the prompt and one token of a decoder."""
 
 from __future__ import annotations
 

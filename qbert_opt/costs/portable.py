@@ -1,8 +1,8 @@
-"""One plan for several engines: choices that each of them stores in the same codes, so that one calibration serves all.
+"""One plan for several engines: only choices that all of them store as the same codes, so one calibration serves all.
 
 A code is the same everywhere if it is a two's-complement integer times a scale, without an offset or a zero point:
 {-2, -1, 0, 1} at 2 bits, which is LiteRT's int2 and the default zero point of ONNX Runtime; -7 to 7 at 4 bits, because
-some kernels are wrong at -8; -127 to 127 at 8 bits. Besides, no engine may widen the code or refuse the grouping.
+some kernels compute -8 wrongly; -127 to 127 at 8 bits. Moreover, no engine may widen the code or refuse the grouping.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from ..spec.profiles import MatrixSpec, ModelProfile, TableSpec
 from .engine_target import EngineTarget, engine_target
 
 PORTABLE_FORMS: dict[int, Form] = {2: "signed", 4: "symmetric", 8: "symmetric"}
-"""The form that every engine stores in the same codes, by bit width of a matrix."""
+"""The form that every engine stores as the same codes, by bit width of a matrix."""
 ALL = "all"
 
 
 @dataclass(frozen=True, slots=True)
 class PortableTarget(EngineTarget):
-    """Several engines as the target of one plan: what one of them refuses is refused, and the largest file counts.
+    """Several engines as the target of one plan: a choice that one of them refuses is refused.
 
-    Every matrix counts what it takes in the engine that stores it largest, so no engine's file is larger than the sum.
+    Each matrix is counted with its size in the engine whose file needs most for it, so no engine's file is larger than
+    the sum.
 
     Attributes:
         members: the engines.
@@ -45,27 +46,27 @@ class PortableTarget(EngineTarget):
 
     @property
     def said(self) -> str:
-        """What the user gave."""
+        """The user's option and its value, for messages."""
         return f"`portable` {self.name}"
 
     @property
     def held(self) -> str:
-        """What matrices may be, in a few words."""
+        """How all engines can store matrices, in a few words."""
         forms = ", ".join(f"{bits} bits {form}" for bits, form in PORTABLE_FORMS.items())
         return f"{forms}, in groupings that each engine supports"
 
     @property
     def whole_tables(self) -> tuple[str, ...]:
-        """Names of the engines that hold a table as a whole, not in tiers."""
+        """Names of the engines that store a table as a whole and cannot split it into tiers."""
         return tuple(name for member in self.members for name in member.whole_tables)
 
     @property
     def leaves_inputs(self) -> bool:
-        """Whether there is no rounding of inputs that every engine runs as planned."""
+        """Whether there is no rounding of inputs that every engine can run as planned."""
         return not self.rules.static_bits and not self.rules.token_bits
 
     def part(self, item: MatrixSpec | TableSpec, choice: Choice, heads: int) -> FilePart | None:
-        """Return the largest that a matrix or table is in one of the files.
+        """Return how a matrix or table is stored in the file that needs most bytes for it.
 
         Args:
             item: shape and role.
@@ -76,7 +77,7 @@ class PortableTarget(EngineTarget):
         return max(parts, key=lambda part: part.bytes, default=None)
 
     def node_bytes(self, item: MatrixSpec | TableSpec, choice: Choice) -> int:
-        """Return the most bytes of the graph's nodes that depend on the choice.
+        """Return the bytes of the graph's nodes that depend on the choice, in the engine that needs most.
 
         Args:
             item: shape and role.
@@ -85,7 +86,7 @@ class PortableTarget(EngineTarget):
         return max(member.node_bytes(item, choice) for member in self.members)
 
     def other_bytes(self, profile: ModelProfile) -> int | None:
-        """Return the most bytes that a file takes for everything but matrices and tables.
+        """Return the bytes of everything except matrices and tables, in the file that needs most.
 
         Args:
             profile: the model.
@@ -94,7 +95,7 @@ class PortableTarget(EngineTarget):
         return max(found, default=None)
 
     def refusal(self, item: MatrixSpec | TableSpec, choice: Choice) -> str | None:
-        """Return which engine cannot hold an item stored by a choice in the same codes, and why; None if all can.
+        """Return which engine cannot store an item's choice as the shared codes, and why; None if all can.
 
         Args:
             item: shape and role.
@@ -112,7 +113,7 @@ class PortableTarget(EngineTarget):
         return None
 
     def lost_widths(self, scored: Iterable[Choice]) -> str | None:
-        """Return which widths no matrix can take, as they were scored in other forms only, and what to do; None if all.
+        """Return which bit widths are lost because they were scored in other forms only, and what to do; None if none.
 
         Args:
             scored: choices scored for matrices.
@@ -125,10 +126,10 @@ class PortableTarget(EngineTarget):
             return None
         needed = " and ".join(f"{bits} bits of form {PORTABLE_FORMS[bits]}" for bits in lost)
         found = ", ".join(sorted(set().union(*(forms[bits] for bits in lost))))
-        return f"{self.said}: needs {needed}, scored is {found}: no matrix gets that width. Score it too (`forms`)."
+        return f"{self.said}: needs {needed}, but scored is {found}: no matrix gets that width. Score it too (`forms`)."
 
     def width_refusal(self, item: MatrixSpec | TableSpec) -> str | None:
-        """Return which engine no choice makes a matrix fit, because of its width; None if some may.
+        """Return which engine cannot run a matrix of this width with any choice; None if some choice may work.
 
         Args:
             item: shape and role.
@@ -137,11 +138,11 @@ class PortableTarget(EngineTarget):
         return next((f"{reason} in {name}" for name, reason in reasons.items() if reason is not None), None)
 
     def arithmetic(self, choice: Choice | None, input_bits: int | None = None) -> Literal["fp32", "fp16"] | None:
-        """Return the floating-point type that a product runs in where an engine has no integers; None if all have.
+        """Return the floating-point type of a product in an engine that does not run it in integers; None if all do.
 
         Args:
             choice: how its weights are stored; None for a product of two activations.
-            input_bits: width of its inputs; None for what the engine rounds them to by itself.
+            input_bits: width of its inputs; None for the width that an engine rounds them to by itself.
         """
         types = [member.arithmetic(choice, input_bits) for member in self.members]
         return next((kind for kind in types if kind is not None), None)
@@ -153,12 +154,12 @@ def plan_target(
     """Return what a plan is made for: one engine, several, or none.
 
     Args:
-        engine: one engine; the name of a portable plan's file, engines joined by commas, is several.
-        portable: engines that all hold the same codes; `all` stands for every one that holds 2, 4 and 8 bits.
+        engine: one engine, or several joined by commas, as the file of a portable plan records them.
+        portable: engines that shall all store the same codes; `all` is every engine that stores 2, 4 and 8 bits.
         static_inputs: modules of matrices whose inputs have a static range.
 
     Raises:
-        UsageError: an engine is unknown, opens the quantized folder itself, or both are given.
+        UsageError: an engine is unknown or opens the quantized folder itself, or both options are given.
     """
     static = frozenset(static_inputs)
     if portable is None:
@@ -166,7 +167,7 @@ def plan_target(
             return engine_target(engine, static)
         portable = engine.split(",")
     elif engine is not None:
-        raise UsageError("`portable`: is a plan for several engines. Leave `engine` out.")
+        raise UsageError("`portable`: makes a plan for several engines. Leave `engine` out.")
     members = tuple(EngineTarget(name, rules_of(name), static) for name in portable_engines(portable))
     return PortableTarget(",".join(m.name for m in members), _common(members), static, members)
 
@@ -175,10 +176,10 @@ def portable_engines(names: Sequence[str]) -> tuple[str, ...]:
     """Return the engines of a portable plan.
 
     Args:
-        names: of engines; `all` stands for every one with a file of its own that holds 2, 4 and 8 bits.
+        names: names of engines; `all` is every engine with its own file format that stores 2, 4 and 8 bits.
 
     Raises:
-        UsageError: one is unknown or opens the quantized folder itself, or there are fewer than two.
+        UsageError: an engine is unknown or opens the quantized folder itself, or there are fewer than two.
     """
     if tuple(names) == (ALL,):
         return tuple(name for name in available("engines") if _holds_all(rules_of(name)))
@@ -194,7 +195,7 @@ def portable_engines(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def engines_of_width(columns: int) -> tuple[str, ...]:
-    """Return the engines with a file of their own that hold a matrix of so many inputs.
+    """Return the engines with their own file format that can store a matrix of this width.
 
     Args:
         columns: inputs of the matrix.
@@ -213,9 +214,9 @@ def _holds_all(rules: EngineRules) -> bool:
 
 
 def _common(members: Sequence[EngineTarget]) -> EngineRules:
-    """What every engine multiplies in integers and which static inputs it runs and how, and the widest tensors kept.
+    """Return the integer products and static inputs that all engines support, and the widest tensors that one keeps.
 
-    The rest is refused by each itself.
+    Everything else is checked engine by engine.
     """
     products: tuple[Product, ...] = ("gemm", "matmul")
     widths = {kind: _shared(m.rules.integer_inputs.get(kind, ()) for m in members) for kind in products}

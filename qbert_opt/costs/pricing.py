@@ -37,7 +37,7 @@ DEVICE_ROWS = (
     "bops",
     "scratchpad_bytes",
 )
-TOKEN_ROWS = ("dram_s", "unhidden_s")  # beside them in phase `decode`, for its lower bounds
+TOKEN_ROWS = ("dram_s", "unhidden_s")  # additional rows in phase `decode`, for its lower bounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class OptionTables:
     Attributes:
         options: choice and residency of each option, in column order.
         usage: by resource, float64 [items, options], in bytes, seconds, joules or bit operations; without a device only
-            bytes; `held_bytes` in memory only where some option takes others there than in the file.
+            bytes. `held_bytes`, the bytes in memory, exists only if they differ from those in the file for some option.
         fixed: by resource, usage of all operations that are not searched.
         masks: why an option is not allowed, by (item index, option index).
     """
@@ -79,7 +79,7 @@ def byte_tables(
         items: matrices and tables.
         options: columns of the tables.
         legal: bool [items, options].
-        profile: the model that they are of.
+        profile: the model that the items belong to.
         target: the engine whose file is counted; None for packed bytes.
 
     Returns:
@@ -191,7 +191,7 @@ def _fixed_operations(
 
 
 def _tied_heads(profile: ModelProfile, table: TableSpec) -> list[HeadSpec]:
-    """A decoder's heads that read a table's weights, as wide as the table stores them, in every step."""
+    """Return a decoder's heads that are tied to a table: they read its weights, as stored, in every step."""
     return [spec for spec in profile.head if profile.causal and spec.tied_to == table.module]
 
 
@@ -203,7 +203,7 @@ def _option_costs(
     workload: Workload,
     target: EngineTarget | None,
 ) -> list[Priced] | str:
-    """The operations that read an item, its own first; or why the device cannot run one of them."""
+    """Return the costs of the operations that read an item, its own first; or why the device cannot run one of them."""
     weight = stored_weight(item, option, profile.heads_of(item), target)
     if isinstance(item, TableSpec):
         if option.resident:
@@ -257,10 +257,10 @@ def _total(found: Sequence[Priced], row: str, device: Device) -> float:
 
 
 def _unhidden_s(priced: Priced, device: Device) -> float:
-    """Return the latency on the device's first unit where nothing is prefetched, without a launch that may be fused.
+    """Return the latency on the device's first unit without prefetching, and without a launch that may be fused away.
 
-    One unit runs one operation at a time, so on a device without a scratchpad to prefetch into the sum over all
-    operations is a lower bound of every schedule.
+    One unit runs one operation at a time. On a device without a scratchpad to prefetch into, the sum over all
+    operations is therefore a lower bound on the latency of every schedule.
     """
     unit, cost = device.units[0], priced.cost
     if cost.unit != unit.id:

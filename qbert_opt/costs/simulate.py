@@ -48,8 +48,8 @@ def simulate_storage(
         workload: sentences and tokens of one inference.
         float_bits: width of all weights if `storage` is None.
         inferences_per_s: rate of inferences, for power and bandwidth; None leaves them out.
-        target: the engine that runs it: its file's bytes, floating point where it does not multiply integers, and its
-            width of tensors between operations; None for packed weights on the device as it is.
+        target: the engine that runs it; it determines the bytes of the file, which products run in floating point, and
+            the width of tensors between operations. None for packed weights on the device as it is.
 
     Returns:
         Predicted latency, memory, traffic and energy.
@@ -100,16 +100,16 @@ def simulate_allocation(
 
 
 def functions_of(allocation: Allocation, workload: Workload, device: Device, target: EngineTarget | None) -> Workload:
-    """Return a workload that says how functions are computed: as it says, else as the plan does, else as the engine.
+    """Return a workload that states how functions are computed: as it says itself, else the plan, else the engine.
 
     Args:
-        allocation: the plan; what it says holds on the device that it was made for.
+        allocation: the plan; its functions count only on the device that it was made for.
         workload: sentences and tokens of one inference.
         device: the hardware.
         target: the engine, or None.
 
     Raises:
-        InfeasibleError: the engine computes in integers, which no unit of the device can.
+        InfeasibleError: the engine computes in integers, but no unit of the device can.
     """
     at_home = allocation.device is not None and allocation.device.name == device.id
     if workload.functions is None and at_home:
@@ -164,7 +164,7 @@ def simulate_lengths(
 
 
 def _of_length(workload: Workload, tokens: int) -> Workload:
-    """Return a workload with texts or prompts of another length, in a cache that holds them."""
+    """Return a workload with texts or prompts of another length, and a cache that is large enough for them."""
     context = workload.context
     return replace(workload, seq_len=tokens, context=None if context is None else max(context, tokens))
 
@@ -205,17 +205,18 @@ def simulate_baselines(
     inferences_per_s: float | None = None,
     engine: str | None = None,
 ) -> dict[str, CostReport | str]:
-    """Simulate what a plan is compared with; a baseline that the device cannot run has the reason instead.
+    """Simulate the baselines that a plan is compared with; one that the device cannot run gets the reason instead.
 
-    Baselines are stored packed and multiply as the device does, but keep tensors as wide as the plan's engine.
+    Weights of baselines are packed and multiplied as the device does it, but tensors are as wide as in the plan's
+    engine.
 
     Args:
         allocation: the plan, whose model and quantizer the baselines share.
-        names: each `fp32`, `fp16`, or `int2` to `int8`: the model stored so, functions at the device's own rates. Or
-            the plan itself with its functions in integers by one way, such as `table`, or in floating point (`float`).
+        names: each is `fp32`, `fp16`, or `int2` to `int8`: the model stored so, with functions at the device's own
+            rates. Or the plan itself with all functions computed in one integer way, such as `table`, or in `float`.
         device: the hardware.
         workload: sentences and tokens of one inference.
-        inferences_per_s: rate of inferences; None is one after the other.
+        inferences_per_s: rate of inferences, for power and bandwidth; None leaves them out.
         engine: the engine that runs the plan itself; by default the one that it was made for, if any.
 
     Raises:

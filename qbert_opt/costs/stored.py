@@ -28,14 +28,14 @@ class Storage:
 
 
 def table_choices(profile: ModelProfile, target: EngineTarget) -> dict[str, Choice]:
-    """Return what unscored tables have for an engine that does not hold the usual offsets, by module.
+    """Return the choices of unscored tables for an engine that cannot store the usual offsets, by module.
 
     Args:
         profile: the model.
         target: the engine.
 
     Returns:
-        8 bits per row in a form without offset, for each table whose usual choice the engine cannot hold.
+        8 bits with a scale per row and no offset, for each table whose usual choice the engine cannot store.
     """
     chosen = {}
     for table in profile.tables:
@@ -48,7 +48,7 @@ def table_choices(profile: ModelProfile, target: EngineTarget) -> dict[str, Choi
 
 
 def refusal_of_plan(plan: Allocation, target: EngineTarget) -> str | None:
-    """Return which matrix, table or input of a plan an engine cannot run, and why; None if it runs all.
+    """Return which matrix, table or input of a plan an engine cannot run, and why; None if it can run all.
 
     Args:
         plan: the plan.
@@ -64,11 +64,11 @@ def refusal_of_plan(plan: Allocation, target: EngineTarget) -> str | None:
 
 
 def input_refusal(activations: Iterable[PlannedActivation], rules: EngineRules) -> str | None:
-    """Return which rounded input an engine cannot multiply, and why; None if it can all.
+    """Return which rounded input an engine cannot multiply, and why; None if it can multiply all.
 
     Args:
         activations: how a plan rounds the inputs of matrices.
-        rules: the engine's.
+        rules: rules of the engine.
     """
     for item in activations:
         reason = rules.input_refusal(item.bits)

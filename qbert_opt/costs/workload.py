@@ -31,19 +31,19 @@ class Workload:
     """One inference: `batch_size` sentences of `seq_len` tokens.
 
     Attributes:
-        seq_len: tokens per sentence; of a decoder those of the prompt, and 1 in phase `decode`.
+        seq_len: tokens per sentence; for a decoder, tokens of the prompt, and 1 in phase `decode`.
         batch_size: sentences per inference.
-        input_bits: width of the rounded inputs of matrices, by module; other inputs have the engine's or the device's
-            own width.
+        input_bits: bits of rounded inputs of matrices, by module; other inputs have the engine's or the device's own
+            width.
         functions: how softmax, LayerNorm and GELU are computed; None takes the rates that the device states for them.
         phase: `encoder`, or the phase of a decoder.
         context: tokens per sequence that a decoder's cache holds, prompt and answer; None for an encoder. In phase
-            `decode` it is full: the step that attends to as many tokens.
+            `decode` the cache is full, so a step attends to that many tokens.
         cache_bits: bits of a key or value in the cache.
 
     Raises:
-        UsageError: a count that is not a whole number of at least 1, a context that does not hold the prompt, or a
-            width that a cache cannot have.
+        UsageError: a count is not a whole number of at least 1, the context is shorter than the prompt, or the cache
+            cannot have this width.
     """
 
     seq_len: int = 128
@@ -63,7 +63,7 @@ class Workload:
             object.__setattr__(self, name, int(count))
         if (self.context is None) != (self.phase == "encoder"):
             raise UsageError(
-                f"`context`: found {self.context} in phase {self.phase}. A decoder has one, an encoder none."
+                f"`context`: found {self.context} in phase {self.phase}. A decoder needs one, an encoder has none."
             )
         if self.context is not None and self.context < self.seq_len:
             raise UsageError(
@@ -84,7 +84,7 @@ class Workload:
 
     @property
     def is_last(self) -> bool:
-        """Whether a rate of inferences is of this phase: of a decoder, tokens count."""
+        """Whether rates of inferences refer to this phase; for a decoder they count tokens, so it is `decode`."""
         return self.phase != "prefill"
 
     @property
@@ -101,18 +101,18 @@ def workload_of(
     context: int | None = None,
     cache_bits: int | None = None,
 ) -> Workload:
-    """Return one inference that a model can run; of a decoder, phase `prefill`.
+    """Return one inference that a model can run; for a decoder, phase `prefill`.
 
     Args:
         profile: the model.
-        seq_len: tokens per sentence; None is 128, or what the model reads where that is less.
+        seq_len: tokens per sentence; None is 128, or the model's maximum if that is less.
         batch_size: sentences per inference.
-        context: tokens per sequence in a decoder's cache; None is 1024, or what the model reads where that is less, but
-            at least the prompt.
+        context: tokens per sequence in a decoder's cache; None is 1024, or the model's maximum if that is less, but at
+            least the prompt.
         cache_bits: bits of a key or value there; None is 16.
 
     Raises:
-        UsageError: more tokens than the model has positions for, or a cache of a model that keeps none.
+        UsageError: more tokens than the model has positions for, or options of a cache for a model without one.
     """
     most = profile.max_tokens
     if seq_len is None:
@@ -129,7 +129,7 @@ def workload_of(
 
 
 def reported_workload(plan: Allocation, seq_len: int | None, batch_size: int | None) -> Workload:
-    """Return the inference that a report prices: the plan's own, or another that keeps a decoder's planned cache.
+    """Return the inference that a report prices: the plan's own, or another one with the planned cache of a decoder.
 
     Args:
         plan: the plan.
@@ -149,7 +149,7 @@ def reported_workload(plan: Allocation, seq_len: int | None, batch_size: int | N
 
 
 def planned_workload(plan: Allocation) -> Workload:
-    """Return the inference that a plan's costs are of; what its model reads by default where it has no device.
+    """Return the inference that a plan's costs refer to; the model's default one if the plan has no device.
 
     Args:
         plan: the plan.
@@ -164,7 +164,7 @@ def planned_workload(plan: Allocation) -> Workload:
 
 
 def in_phase(profile: ModelProfile, workload: Workload) -> Workload:
-    """Return a workload in a phase of the model: of a decoder, `prefill` where it names none.
+    """Return a workload in a phase that the model has; for a decoder, `prefill` if the workload names none.
 
     Args:
         profile: the model.
@@ -195,18 +195,18 @@ def _text(value: object) -> str:
 
 
 def check_decoder(profile: ModelProfile, **given: object) -> None:
-    """Refuse what only a decoder has.
+    """Refuse options for decoders if the model is an encoder.
 
     Args:
         profile: the model.
-        **given: what the user gave, by name; None is not given.
+        **given: values of the options, by name; None means not given.
 
     Raises:
-        UsageError: the model is an encoder, and something is given.
+        UsageError: the model is an encoder and one of the options is given.
     """
     found = next((name for name, value in given.items() if value is not None), None)
     if found is not None and not profile.causal:
         raise UsageError(
-            f"`{found}` {_text(given[found])}: {profile.name} is an encoder, which makes no tokens one by one and "
-            "keeps no keys and values. It is legal for decoders; leave it out."
+            f"`{found}` {_text(given[found])}: {profile.name} is an encoder, which does not generate tokens and keeps "
+            "no cache. The option is legal for decoders only; leave it out."
         )

@@ -1,4 +1,4 @@
-"""The memories of a machine: sizes reported by its system, and bandwidths measured on arrays of growing size."""
+"""The memories of a machine: sizes from the operating system, and bandwidths measured on arrays of growing size."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def memories_of(timings: Mapping[int, Timing], machine: Machine) -> tuple[Measur
     """Return the caches, nearest first, and DRAM, with the read bandwidth of one core.
 
     Args:
-        timings: of `ladder_calls`, by bytes.
-        machine: that was timed.
+        timings: timings of `ladder_calls`, by bytes.
+        machine: the machine that was timed.
     """
     speed = {size: size / timing.median_s for size, timing in timings.items()}
     memories = []

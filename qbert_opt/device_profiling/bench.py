@@ -42,7 +42,7 @@ class Subject:
     """A whole model to time.
 
     Attributes:
-        shape: of the encoder.
+        shape: shape of the encoder.
         seq_len: tokens of its single sentence.
         choices: names of choices, assigned to the matrices in turn; empty for a float model.
     """
@@ -89,10 +89,10 @@ class BenchFormat:
 
 
 class Bench(Protocol):
-    """One engine on one thread. Every method returns a call, whose CPU time is measured.
+    """One engine on one thread. Every method returns a call whose CPU time is then measured.
 
     Attributes:
-        engine: name of the engine, a file in `engines/backends`; None for something else.
+        engine: name of the engine, i.e. of a file in `engines/backends`; None if it is not one of them.
         label: engine, version and precision.
         activation_bits: width of activations between operations.
         formats: formats of stored weights.
@@ -111,20 +111,44 @@ class Bench(Protocol):
         """Return a call with almost no work, to measure the overhead that is part of every other call."""
 
     def product(self, form: BenchFormat, rows: int, inputs: int, outputs: int, pool_bytes: int) -> Call:
-        """Return a matrix product with bias, whose weights cycle through a pool of this many bytes."""
+        """Return a matrix product with bias.
+
+        Args:
+            form: how the weights are stored.
+            rows: rows of the input.
+            inputs: columns of the input.
+            outputs: columns of the output.
+            pool_bytes: size of the pool of weights that successive calls cycle through.
+        """
 
     def pointwise(self, kind: str, rows: int, width: int) -> Call:
-        """Return `layernorm`, `gelu`, `elementwise` (a sum of two) or `gather` over [rows, width]."""
+        """Return a pointwise operation on `[rows, width]`.
+
+        Args:
+            kind: `layernorm`, `gelu`, `elementwise` (a sum of two tensors) or `gather`.
+            rows: number of rows.
+            width: elements of a row.
+        """
 
     def attention(self, seq_len: int, heads: int, depth: int) -> Call:
-        """Return scores, softmax and context of one sentence, including splitting and joining heads."""
+        """Return the attention of one sentence: scores, softmax and weighted sum, with heads split and joined.
+
+        Args:
+            seq_len: tokens of the sentence.
+            heads: number of heads.
+            depth: width of a head.
+        """
 
     def model(self, subject: Subject) -> Call:
-        """Return one inference of a whole encoder with random weights."""
+        """Return one inference of a whole encoder with random weights.
+
+        Args:
+            subject: the encoder and its input.
+        """
 
 
 class BenchModule(Protocol):
-    """One file of `device_profiling/benches`: how an engine is timed.
+    """A file of `device_profiling/benches`, which says how to time an engine.
 
     Attributes:
         PRECISIONS: supported arithmetic, the default first.
@@ -133,5 +157,9 @@ class BenchModule(Protocol):
     PRECISIONS: tuple[str, ...]
 
     def bench(self, precision: str) -> Bench:
-        """Return the bench for one precision."""
+        """Return the bench for one precision.
+
+        Args:
+            precision: one of `PRECISIONS`.
+        """
         ...

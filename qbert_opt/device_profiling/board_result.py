@@ -1,4 +1,4 @@
-"""What a bundle's script measured on a board, read strictly, and made a calibration by the same fit as a local one."""
+"""Reads strictly what a bundle's script measured on a board, and fits it like a calibration of this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .bundle import ENGINE, bundle_hash, call_makers
 from .calibrate import Calibration, assemble
 from .engine_bench import EngineBench, container, label
 
-LONGEST_S = 3600.0  # a reading that takes longer is not a time of one call
+LONGEST_S = 3600.0  # a longer reading cannot be the time of one call
 Text = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[ -~]*$")]
 Reading = Annotated[FiniteFloat, Field(gt=0, le=LONGEST_S)]
 
@@ -38,17 +38,17 @@ class _Machine(_Part):
 
 
 class BoardResult(_Part):
-    """The file that `measure.py` writes.
+    """The content of the file that `measure.py` writes.
 
     Attributes:
-        bundle: hash of what the bundle times.
+        bundle: hash of what the bundle times, see `bundle_hash`.
         precision: how inputs of products were rounded.
         engine_label: engine and version on the board.
-        date: of the measurement.
+        date: date of the measurement.
         system: operating system, architecture and Python.
         machine: processor, caches and memory.
         elapsed_s: wall-clock time of the measurement.
-        stolen: share of it in which the script did not run.
+        stolen: share of `elapsed_s` in which the script did not run.
         readings_s: CPU seconds of each call, in the order of the bundle's list.
     """
 
@@ -65,14 +65,14 @@ class BoardResult(_Part):
 
 
 def calibration_from(path: str | Path, device_id: str = "board") -> Calibration:
-    """Return the calibration of the board that a result was measured on.
+    """Return the calibration of the board on which a result was measured.
 
     Args:
-        path: of the result.
+        path: path of the result.
         device_id: id of the device.
 
     Raises:
-        InputFileError: missing, malformed, or measured with the bundle of another version.
+        InputFileError: the file is missing, malformed, or was measured with a bundle of another version.
         UsageError: ONNX Runtime or onnx is not installed.
     """
     result = read_document(path, BoardResult, RESULT_SCHEMA)

@@ -1,7 +1,7 @@
 """A folder that calibrates a board on which this project is not installed: small ONNX models and one script.
 
-The models are those that a calibration of ONNX Runtime times here. Their weights are not in the folder: the script
-draws them on the board, since no time depends on their values.
+The models are the ones that a local calibration of ONNX Runtime times. Their weights are not in the folder: the script
+draws random ones on the board, because times do not depend on their values.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Needs Python 3.10 or newer, onnxruntime (numpy comes with it) and about 2 GB of 
 
 @dataclass(frozen=True, slots=True)
 class RecordedCall:
-    """A call that is not made here: which model of the bundle to run, with which inputs."""
+    """A call that is recorded, not made: which model of the bundle to run, and with which inputs."""
 
     model: str
     inputs: dict[str, Any]
@@ -63,7 +63,7 @@ class RecordedCall:
 
 
 class _Recorded:
-    """What stands for a session: the file of its model."""
+    """A placeholder for a session, which knows the file of its model."""
 
     def __init__(self, model: str) -> None:
         self.model = model
@@ -73,7 +73,7 @@ class _Recorded:
 
 
 class _Recorder:
-    """Opens nothing: writes each model into the bundle, without its weights."""
+    """An opener that writes each model into the bundle, without its weights, instead of opening it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -104,7 +104,7 @@ class _Recorder:
         return _Recorded(name)
 
     def _strip(self, model: Any) -> None:
-        """Let large tensors read a file of the board's instead; tensors of one model never share a place."""
+        """Point large tensors to weight files made on the board; tensors of one model never share bytes of a file."""
         from onnx import TensorProto, numpy_helper
 
         kinds = {
@@ -142,9 +142,9 @@ def write_bundle(output: str | Path, activations: Activations = "int8", *, on_st
     """Write the folder to copy to the board.
 
     Args:
-        output: folder to write; must not exist, or be empty.
+        output: folder to write; must be empty or not exist.
         activations: how inputs of products are rounded, as in `export_model`.
-        on_step: called with models made of a kind, their number, and the kind.
+        on_step: called with the number of models of a kind that are made, the number of all, and the kind.
 
     Returns:
         The folder.
@@ -158,7 +158,7 @@ def write_bundle(output: str | Path, activations: Activations = "int8", *, on_st
         bench = BundleBench(activations, models)
         makers = call_makers(bench)
         calls: list[dict[str, Any]] = []
-        # whole models come last, and take a hundred times as long each: the time left is estimated for each kind
+        # whole models come last and take a hundred times as long, so the time left is estimated for each kind
         kinds = ["whole models" if key[0] == "model" else "kernels" for key in makers]
         for number, (kind, (key, make)) in enumerate(zip(kinds, makers.items(), strict=True), 1):
             if key[0] == "ladder":
@@ -182,10 +182,10 @@ def write_bundle(output: str | Path, activations: Activations = "int8", *, on_st
 
 
 def call_makers(bench: EngineBench) -> dict[Key, Any]:
-    """Return what makes the calls of a calibration, in the order in which a bundle lists them.
+    """Return functions that make the calls of a calibration, in the order in which a bundle lists them.
 
     Args:
-        bench: of ONNX Runtime.
+        bench: bench of ONNX Runtime.
     """
     makers: dict[Key, Any] = dict(kernel_makers(bench))
     makers |= {("ladder", size): None for size in machine.STEPS}
@@ -194,17 +194,17 @@ def call_makers(bench: EngineBench) -> dict[Key, Any]:
 
 
 def bundle_hash(keys: Sequence[Key], activations: str) -> str:
-    """Return the hash of what a bundle times: two bundles of the same hash give comparable results.
+    """Return the hash of what a bundle times; bundles with the same hash give comparable results.
 
     Args:
-        keys: of the calls, in order.
+        keys: keys of the calls, in order.
         activations: how inputs of products are rounded.
     """
     return hashlib.sha256(repr((MANIFEST_SCHEMA, activations, list(keys))).encode()).hexdigest()
 
 
 def script() -> str:
-    """Return the script that runs on the board: the timing that a calibration uses here, as one file."""
+    """Return the script that runs on the board: the timing code of a local calibration as one file."""
     head = inspect.getdoc(measure) or ""
     parts = [f'"""{head}\n"""\n\nfrom __future__ import annotations\n']
     for module in (cpu_timing, machine, measure):

@@ -26,7 +26,7 @@ from .board import machine as board
 from .fitting import Correction
 from .kernels import KernelTable, Key
 
-TOTAL_PER_PREPARATION = 2.5  # shortest calibration / making its calls: 2.2 with torch, 1.8 with OpenVINO
+TOTAL_PER_PREPARATION = 2.5  # shortest calibration / time to make its calls: 2.2 with torch, 1.8 with OpenVINO
 FASTEST_BYTES_PER_S = 500e9  # used if the time of far memory is negligible next to that of the kernels
 
 
@@ -36,8 +36,8 @@ class Calibration:
 
     Attributes:
         measurements: the measured figures.
-        correction: from the sum of kernels to the time of whole models.
-        ratios: measured / predicted latency of the synthetic models, each predicted by a fit without its shape.
+        correction: coefficients from the sum of kernels to the time of whole models.
+        ratios: measured / predicted latency of each synthetic model, predicted by a fit without models of its shape.
         stolen: share of the wall-clock time in which this process did not run.
         elapsed_s: wall-clock time of the calibration.
     """
@@ -59,14 +59,14 @@ def all_calls(bench: Bench, *, limit_s: float = math.inf) -> dict[Key, Call]:
 
     Args:
         bench: the engine.
-        limit_s: wall-clock time of making them.
+        limit_s: wall-clock time that making the calls may take, in seconds.
 
     Raises:
         TimeTooShortError: making them takes longer.
     """
     started = time.monotonic()
     makers = dict(kernels.kernel_makers(bench))
-    # the memories share one array, which is made here
+    # all memory calls share one array, which is allocated here
     ready: dict[Key, Call] = {("ladder", size): call for size, call in board.ladder_calls().items()}
     makers |= {key: partial(ready.__getitem__, key) for key in ready}
     makers |= {("model", subject): partial(bench.model, subject) for subject in bench.subjects}
@@ -85,7 +85,7 @@ def calibrate(bench: Bench, *, rounds: int = 15, limit_s: float = 150.0, on_step
     Args:
         bench: the engine.
         rounds: maximum number of timings per call.
-        limit_s: wall-clock time, including preparation; it is exceeded by a tenth at most.
+        limit_s: wall-clock time in seconds, including preparation; it is exceeded by at most a tenth.
         on_step: called with rounds done, number of rounds, and the current step.
 
     Returns:
@@ -126,15 +126,15 @@ def assemble(
     machine: board.Machine | None = None,
     device_id: str = "host",
 ) -> Calibration:
-    """Convert timings to a description: grids, memories, correction, and its error on held-out models.
+    """Convert timings to a calibration: grids, memories, the correction, and its error on held-out models.
 
     Args:
         bench: the engine that was timed.
-        timings: of all calls.
-        elapsed_s: wall-clock time of the measurement.
-        stolen: share of it in which this process did not run.
-        machine: that was timed; None is this one.
-        device_id: of the description.
+        timings: timings of all calls.
+        elapsed_s: wall-clock time of the measurement, in seconds.
+        stolen: share of `elapsed_s` in which the timing process did not run.
+        machine: the machine that was timed; None is this one.
+        device_id: id of the described device.
     """
     machine = machine or board.this_machine()
     table = kernels.kernel_table(timings, bench.grid)
@@ -154,7 +154,11 @@ def assemble(
 
 
 def as_device(measurements: Measurements) -> Device:
-    """Return measurements as a device, read back from their file."""
+    """Return measurements as a device, by writing a device file and reading it back.
+
+    Args:
+        measurements: the measured figures.
+    """
     with TemporaryDirectory() as folder:
         path = Path(folder) / "measured.yaml"
         path.write_text(device_file(measurements), encoding="utf-8")
@@ -174,7 +178,7 @@ def _measurements(
     slowed = table.slower(correction.scale, correction.others)
     softmax, gather = slowed.elements["softmax"], slowed.elements["gather"]
     elements = dict(slowed.elements)
-    # the start of an inference is attributed to the gathers, since each inference begins with three table lookups
+    # the start of an inference is attributed to gathers, because each inference begins with three table lookups
     elements["gather"] = replace(gather, launch_s=correction.launch_s + correction.start_s / 3)
     elements["softmax"] = replace(softmax, launch_s=(softmax.launch_s or 0.0) + correction.launch_s)
     elements["matmul"] = replace(elements["matmul"], launch_s=correction.launch_s)
@@ -190,7 +194,7 @@ def _measurements(
         )
         for form in bench.formats
     )
-    # the second cache, or the only one, is private to a core: what exceeds it streams, at the fitted bandwidth
+    # the second cache, or the only one, is private to a core; data that exceeds it streams at the fitted bandwidth
     near = memories[min(1, len(memories) - 2)]
     stream = 1 / max(correction.stream_s_per_byte, 1 / FASTEST_BYTES_PER_S)
     return Measurements(

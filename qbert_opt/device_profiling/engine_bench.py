@@ -1,4 +1,4 @@
-"""Shared by benches of engines that compile graphs: single operations and whole encoders as models of the engine."""
+"""The bench of engines that compile graphs: single operations and whole encoders become models of the engine."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ TABLE_CHOICE = "8bit/rows:each/rtn"
 
 
 class Opener(Protocol):
-    """What an engine opens: the part of `Engine` that a bench needs."""
+    """Opens models and products: the part of `Engine` that a bench needs."""
 
     def open_model(self, folder: Path, threads: int | None = None, activations: Activations = "int8") -> Session:
         """Open a written model; see `Engine.open_model`."""
@@ -73,7 +73,7 @@ class Opener(Protocol):
 
 
 def label(engine_label: str, activations: str) -> str:
-    """Return how a bench is named in a device file.
+    """Return the name of a bench in a device file.
 
     Args:
         engine_label: engine and version.
@@ -89,7 +89,7 @@ class EngineBench:
         """Set up a bench without making a model yet.
 
         Args:
-            name: of the engine.
+            name: name of the engine.
             activations: how inputs of products are rounded.
             held: bits per weight while the engine runs.
             opener: what opens models and products; None is the engine itself.
@@ -113,7 +113,7 @@ class EngineBench:
         return self.pointwise("elementwise", 1, 16)
 
     def product(self, form: BenchFormat, rows: int, inputs: int, outputs: int, pool_bytes: int) -> Call:
-        """Return a single product; its weights stay in cache, because streaming is measured on whole models."""
+        """Return a single product; its weights stay in the cache, because whole models measure streaming."""
         key = (form.kernel, inputs, outputs)
         if key not in self._sessions:
             self._sessions[key] = self._engine.product(self._weight(form, inputs, outputs), 1, self._activations)
@@ -132,7 +132,7 @@ class EngineBench:
         return self._run(self._alone(module, (kind, width), ("x",), width), x=x)
 
     def attention(self, seq_len: int, heads: int, depth: int) -> Call:
-        """Return scaled dot-product attention, including splitting and joining heads."""
+        """Return scaled dot-product attention, with heads split and joined; see `Bench.attention`."""
         width = heads * depth
         parts = {name: self._random.standard_normal((1, seq_len, width), dtype=np.float32) for name in "qkv"}
         return self._run(self._alone(_Attention(heads), ("attention", heads, depth), tuple(parts), width), **parts)
@@ -170,7 +170,7 @@ class EngineBench:
         return self._sessions[key]
 
     def _written(self, traced: TracedModel, stored: tuple[StoredMatrix, ...]) -> Session:
-        # an open session keeps its mapped files; where such files cannot be removed, they stay in the temporary folder
+        # an open session maps its files; systems that cannot remove mapped files leave them in the temporary folder
         with TemporaryDirectory(prefix="qbert-opt-", ignore_cleanup_errors=True) as folder, quiet_tracing():
             self._format.write(traced, stored, Path(folder), self._activations)
             session: Session = self._engine.open_model(Path(folder), 1, self._activations)
@@ -181,7 +181,7 @@ class EngineBench:
 
 
 def _formats(held: HeldBits) -> Iterator[BenchFormat]:
-    """Yield every stored format; codes of other widths than 2, 4 and 8 bits run in the next larger container."""
+    """Yield every stored format; codes that do not have 2, 4 or 8 bits run in the next larger container."""
     for width in (32, 16):
         yield BenchFormat(f"f{width}", width, "none", "fp32", "fp32", (), 32)
     for bits in ENGINE_BITS:
@@ -193,7 +193,12 @@ def _formats(held: HeldBits) -> Iterator[BenchFormat]:
 
 
 def container(bits: int, group_size: int | None) -> int | None:
-    """Return the width of codes that are widened when they are loaded; None if they stay as stored."""
+    """Return the bits per code in memory if codes are widened when they are loaded; None if they stay as stored.
+
+    Args:
+        bits: width of a stored code.
+        group_size: inputs per group; ignored.
+    """
     wide = container_bits(bits)
     return None if wide == bits else wide
 

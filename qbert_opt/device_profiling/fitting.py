@@ -1,12 +1,12 @@
 """The correction from the sum of kernels to the latency of a whole model, fitted on small synthetic models.
 
-A kernel that is timed alone finds its inputs in the nearest cache and its code warm. Inside a model neither holds, and
+A kernel that is timed alone finds its inputs in the nearest cache and its code warm. Inside a model neither is so, and
 the engine may fuse it with another kernel. Whole inferences of a few synthetic encoders are therefore timed too, and
 
     time = scale × products + others × other kernels + launch × operations + start + streamed bytes / stream
 
-is fitted to them by least squares on the relative error with non-negative terms. Weights of a model, and activations of
-an operation, are streamed if they do not fit into the near cache.
+is fitted to them by least squares on the relative error, with non-negative coefficients. Weights of a model, and
+activations of an operation, are streamed if they do not fit into the near cache.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Work:
 
     @property
     def terms(self) -> list[float]:
-        """Amounts that the terms of a `Correction` are multiplied by."""
+        """The amounts that the coefficients of a `Correction` are multiplied by."""
         return [self.products_s, self.others_s, self.operations, 1.0, self.streamed_bytes]
 
 
@@ -54,13 +54,23 @@ class Correction:
     stream_s_per_byte: float = 0.0
 
     def seconds(self, work: Work) -> float:
-        """Return the predicted time of an inference, in seconds."""
+        """Return the predicted time of an inference, in seconds.
+
+        Args:
+            work: terms of the inference.
+        """
         terms = (self.scale, self.others, self.launch_s, self.start_s, self.stream_s_per_byte)
         return sum(term * amount for term, amount in zip(terms, work.terms, strict=True))
 
 
 def simulated(device: Device, subject: Subject, float_bits: int) -> CostReport:
-    """Simulate one inference of a synthetic model; its weights have `float_bits` if it has no choices."""
+    """Simulate one inference of a synthetic model.
+
+    Args:
+        device: with measured kernels.
+        subject: the synthetic model.
+        float_bits: bits per weight if the model has no choices.
+    """
     profile = profile_of(subject.shape)
     assigned = zip(profile.matrices, cycle(subject.choices), strict=False)
     storage = {matrix.module: Storage(choice(name)) for matrix, name in assigned} or None
@@ -73,7 +83,7 @@ def work_of(device: Device, subject: Subject, float_bits: int) -> Work:
     Args:
         device: with measured kernels.
         subject: the synthetic model.
-        float_bits: width of its weights if it has no choices.
+        float_bits: bits per weight if the model has no choices.
     """
     report = simulated(device, subject, float_bits)
     times = [(row.cost.weight_bytes > 0 and row.cost.macs > 0, row.cost) for row in report.operations]
@@ -99,7 +109,12 @@ def fit(work: Mapping[Subject, Work], measured_s: Mapping[Subject, float]) -> Co
 
 
 def left_out(work: Mapping[Subject, Work], measured_s: Mapping[Subject, float]) -> dict[Subject, float]:
-    """Return measured / predicted latency of every model, with all models of its shape left out of the fit."""
+    """Return measured / predicted latency of every model, predicted by a fit without the models of its shape.
+
+    Args:
+        work: terms of at least the measured models.
+        measured_s: time of whole inferences, in seconds.
+    """
     ratios: dict[Subject, float] = {}
     for shape in dict.fromkeys(subject.shape for subject in measured_s):
         terms = fit(work, {subject: time_s for subject, time_s in measured_s.items() if subject.shape != shape})

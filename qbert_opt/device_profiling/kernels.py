@@ -23,7 +23,11 @@ Key = tuple[object, ...]
 
 
 def kernel_makers(bench: Bench) -> dict[Key, Callable[[], Call]]:
-    """Return functions that make the calls to time, by kind and size."""
+    """Return functions that make the calls to time, by kind and size.
+
+    Args:
+        bench: the engine.
+    """
     makers: dict[Key, Callable[[], Call]] = {("nothing",): bench.nothing}
     grid = bench.grid
     for form in one_of_each_kernel(bench):
@@ -46,7 +50,11 @@ def kernel_makers(bench: Bench) -> dict[Key, Callable[[], Call]]:
 
 
 def one_of_each_kernel(bench: Bench) -> Iterator[BenchFormat]:
-    """Yield the first format of each kernel."""
+    """Yield the first format of each kernel.
+
+    Args:
+        bench: the engine.
+    """
     seen: set[str] = set()
     for form in bench.formats:
         if form.kernel not in seen:
@@ -62,7 +70,12 @@ class KernelTable:
     elements: Mapping[str, MeasuredGrid]
 
     def slower(self, products: float, others: float) -> KernelTable:
-        """Return the table with the times of products and of all other kernels multiplied by these factors."""
+        """Return the table with all times multiplied by a factor.
+
+        Args:
+            products: factor of matrix products.
+            others: factor of all other kernels.
+        """
         return KernelTable(
             {name: _slower(grid, products) for name, grid in self.products.items()},
             {name: _slower(grid, others) for name, grid in self.elements.items()},
@@ -70,7 +83,12 @@ class KernelTable:
 
 
 def kernel_table(timings: Mapping[Key, Timing], grid: Grid) -> KernelTable:
-    """Return the median times, minus the overhead of a call, as grids of speeds."""
+    """Return grids of speeds from the median times minus the overhead of a call.
+
+    Args:
+        timings: timings of all calls.
+        grid: sizes at which products were timed.
+    """
     empty_s = timings["nothing",].median_s
     # if overhead dominates, the difference of two timings would be noise
     seconds = {key: max(timing.median_s - empty_s, 0.1 * timing.median_s) for key, timing in timings.items()}
@@ -92,7 +110,7 @@ def _products(seconds: Mapping[Key, float], kernel: str, grid: Grid) -> Measured
     def per_s(m: int, k: int, n: int) -> float:
         if k * n <= grid.largest:
             return m * k * n / seconds["product", kernel, m, k, n]
-        return per_s(m, k, grid.largest // k)  # sizes that are too large run at the speed of their neighbour
+        return per_s(m, k, grid.largest // k)  # sizes that are too large get the speed of their neighbour
 
     speeds = tuple(per_s(m, k, n) for m in grid.rows for k in grid.sizes for n in grid.sizes)
     return MeasuredGrid(grid.rows, grid.sizes, grid.sizes, speeds)
@@ -102,7 +120,7 @@ def _attention(seconds: Mapping[Key, float]) -> dict[str, MeasuredGrid]:
     """Split the time of attention between its products and its softmax.
 
     Attention is timed as one call. The part that does not depend on the number of heads is the launch. The part per
-    head consists of 2 S² d multiplications and S² exponentials for length S, which two depths d tell apart.
+    head consists of 2 S² d multiplications and S² exponentials for length S; timing two depths d separates them.
     """
     few, many = HEADS
     starts, products, softmaxes = [], [], []

@@ -7,7 +7,11 @@ from .bench import Shape
 
 
 def profile_of(shape: Shape) -> ModelProfile:
-    """Return the same profile as `profile_model` for a `BertModel` of this shape."""
+    """Return the profile that `profile_model` returns for a `BertModel` of this shape.
+
+    Args:
+        shape: shape of the encoder.
+    """
     h, inner = shape.hidden, shape.inner
     matrices: list[MatrixSpec] = []
     for block in range(shape.layers):

@@ -1,1 +1,1 @@
-"""File formats: the codes of a quantized model as a model file of another tool."""
+"""File formats: they write the codes of a quantized model as another tool's model file."""

@@ -6,7 +6,7 @@ integer zero point; with a float zero point both OpenVINO and ONNX Runtime fall 
     scale * code + offset = scale * (code - zero) + rest,    rest = offset + scale * zero
 
 has the same `rest` for every weight of a group, so `x @ weight.T` is the integer product plus the group sums of x times
-`rest`: a float32 product with `columns / group_size` inputs. It vanishes where the offset is a multiple of the scale.
+`rest`: a float32 product with `columns / group_size` inputs. `rest` is 0 if the offset is a multiple of the scale.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class AffineMatrix:
 
     @property
     def rest(self) -> NDArray[np.float32] | None:
-        """Part of each group's offset that the integer zero point misses, float32 `[rows, groups]`; None if none."""
+        """The part of each offset that the zero point misses, float32 `[rows, groups]`; None without offsets."""
         if self.offset is None:
             return None
         return self.offset.astype(np.float32) + self.scale.astype(np.float32) * np.float32(self.zero)
@@ -106,8 +106,8 @@ def affine(name: str, matrix: QuantizedMatrix) -> AffineMatrix:
     """Convert a quantized matrix to the form of integer kernels.
 
     Args:
-        name: of the matrix, for messages.
-        matrix: as it is stored.
+        name: name of the matrix, for messages.
+        matrix: the matrix as it is stored.
 
     Returns:
         The same weights, exactly; row groups become one range per row.
@@ -134,20 +134,20 @@ def affine(name: str, matrix: QuantizedMatrix) -> AffineMatrix:
 def with_planned_input(
     name: str, matrix: AffineMatrix, planned: PlannedActivation, *, bits: tuple[int, ...] = (8,), groups: bool = False
 ) -> AffineMatrix:
-    """Add the planned range of its inputs to a matrix, and make its codes minus the zero point fit into signed bytes.
+    """Add the planned input range to a matrix, and make its codes minus the zero point fit into signed bytes.
 
     Args:
-        name: of the matrix, for messages.
-        matrix: with one range per output row or coarser, unless `groups`.
-        planned: how the plan rounds its inputs, with a static range.
-        bits: widths of inputs that the kernels have.
-        groups: whether they multiply such inputs by matrices with several ranges per output row too.
+        name: name of the matrix, for messages.
+        matrix: has at most one range per output row, unless `groups`.
+        planned: how the plan rounds the inputs, with a static range.
+        bits: widths of inputs that the kernels support.
+        groups: whether the kernels support several ranges per output row for such inputs.
 
     Returns:
         The matrix with `input` set.
 
     Raises:
-        UsageError: integer kernels cannot round its inputs in this way; names the matrix.
+        UsageError: integer kernels cannot round the inputs in this way; names the matrix.
     """
     alternative = "Use `activations` int8 to let the engine round the inputs in its own way."
     if planned.low is None or planned.high is None:
@@ -174,7 +174,7 @@ def with_planned_input(
 
 
 def container_bits(bits: int) -> int:
-    """Return the width of the narrowest container that engines have for a code: 2, 4 or 8 bits; 3-bit codes take 4.
+    """Return the width of the narrowest container that engines have for a code: 2, 4 or 8 bits, 4 for 3-bit codes.
 
     Args:
         bits: width of a code, 1 to 8.
@@ -186,15 +186,19 @@ def row_container_bits(bits: int, columns: int) -> int:
     """Return the width of the narrowest container in which rows of codes fill whole bytes.
 
     OpenVINO's float kernels misread packed rows that end within a byte, and tables are looked up row by row.
+
+    Args:
+        bits: width of a code, 1 to 8.
+        columns: codes of a row.
     """
     return next(width for width in (2, 4, 8) if width >= bits and columns * width % 8 == 0)
 
 
 def planes(table: AffineMatrix) -> tuple[int, NDArray[np.uint8]]:
-    """Return the codes of a table packed plane by plane, and the width of a packed code.
+    """Return the width of a packed code, and the codes of a table packed plane by plane.
 
-    A row of bytes holds the first columns in its lowest bits, the next ones in the bits above and so on, so that whole
-    rows of codes come apart in a few steps: neighbours in one byte would have to be interleaved again.
+    A row of bytes stores the first columns in its lowest bits, the next ones in the bits above, and so on. Whole rows
+    of codes are thus unpacked in a few steps; neighbouring columns in one byte would have to be interleaved again.
 
     Args:
         table: the table.

@@ -1,7 +1,7 @@
-"""Classifiers that read one token: behind the last attention nothing else is computed.
+"""Classifiers that read one token: after the last attention, only this token is computed.
 
-BERT's pooler reads the first token of the last layer. What follows that layer's attention, three quarters of its
-products, is needed for that token alone: an eighth of the products of six layers, and the answers stay the same.
+BERT's pooler reads the first token of the last layer. Everything after that layer's attention, three quarters of its
+products, is needed for this token only. This saves an eighth of the products of six layers and changes no output.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import Any
 import torch
 from torch import nn
 
-SAME = 1e-5  # largest difference relative to the largest answer: sums of products in another order
+SAME = 1e-5  # largest difference relative to the largest output: sums of products in another order
 SHAPE = 3  # batch, tokens, width
 
 
 @contextmanager
 def first_token_from(model: nn.Module, name: str | None) -> Iterator[None]:
-    """Let a module read only the first token of everything that it is given.
+    """Inside this context, a module gets only the first token of all its inputs.
 
     Args:
-        model: contains it.
-        name: of the module; None changes nothing.
+        model: the model that contains the module.
+        name: name of the module; None changes nothing.
     """
     if name is None:
         yield
@@ -37,14 +37,14 @@ def first_token_from(model: nn.Module, name: str | None) -> Iterator[None]:
 
 @torch.no_grad()
 def first_token_module(model: nn.Module, module: nn.Module, example: tuple[torch.Tensor, ...]) -> str | None:
-    """Return the module from which on the first token is enough for all outputs; None if there is none.
+    """Return the module from which on all outputs depend only on the first token; None if there is none.
 
-    Candidates are the modules behind attention that take its result and the layer's input, as BERT's `SelfOutput` does.
-    Whether the outputs stay the same decides, so that any other architecture or pooling has none.
+    Candidates are the modules after attention that read its result and the layer's input, like BERT's `SelfOutput`. A
+    candidate counts only if the outputs stay the same, so models of other architectures or poolings have none.
 
     Args:
         model: the model.
-        module: the same model in `traceable`'s form; it has an attribute `first_only`, which is left as it is.
+        module: the same model wrapped by `traceable`; its attribute `first_only` is the same afterwards.
         example: token arrays of texts of several tokens.
     """
     names = [name for name, part in model.named_modules() if type(part).__name__.endswith("SelfOutput")]
@@ -54,7 +54,7 @@ def first_token_module(model: nn.Module, module: nn.Module, example: tuple[torch
     module.first_only = names[-1]
     try:
         found = module(*example)
-    except (RuntimeError, TypeError, ValueError, IndexError):  # the layer behind it needs the other tokens
+    except (RuntimeError, TypeError, ValueError, IndexError):  # the layer after it needs the other tokens
         return None
     finally:
         module.first_only = before

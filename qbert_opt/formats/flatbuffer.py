@@ -1,12 +1,12 @@
 """FlatBuffers: records of a schema to bytes and back, checked to the last byte.
 
-A writer has many ways to lay out the same records. The one here puts tables in the order in which they are reached,
-and long vectors behind them. A file that is not laid out so is not read: what is read is what this wrote, so that no
-offset leads anywhere else. Source: the FlatBuffers internals document, flatbuffers.dev.
+The same records can be laid out in many ways. This writer puts tables in the order in which they are reached, and long
+vectors after them. The reader accepts only files with this layout, i.e. files that this writer made, so no offset can
+lead anywhere else. Source: the FlatBuffers internals document, flatbuffers.dev.
 
 A schema gives each table its fields as `(slot, name, type)`. Types:
 
-    u8 i8 u16 i16 u32 i32 f32 bool    a number; a zero is left out, as the format's default
+    u8 i8 u16 i16 u32 i32 f32 bool    a number; a zero is left out, because it is the format's default
     [u8] [i32] [i64] [f32]            a vector of numbers: a NumPy array
     text                              a string
     NAME, [NAME]                      a table, a list of tables
@@ -28,12 +28,12 @@ Bytes = NDArray[np.uint8]
 Record = dict[str, Any]
 _NUMBERS = {"u8": "B", "i8": "b", "bool": "?", "u16": "H", "i16": "h", "u32": "I", "i32": "i", "f32": "f"}
 _VECTORS = {"[u8]": "u1", "[i32]": "<i4", "[i64]": "<i8", "[f32]": "<f4"}
-LONG = 64  # bytes: vectors of at least as many stand behind the tables
+LONG = 64  # bytes: vectors of at least this size come after the tables
 ALIGNMENT = 16  # of long vectors, and of the file
 
 
 class MalformedError(ValueError):
-    """Bytes that are not records of a schema, or are laid out otherwise than here."""
+    """The bytes are not records of a schema, or have another layout than this writer's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,9 @@ class Schema:
     """Tables of a format.
 
     Attributes:
-        identifier: four bytes that a file has behind its first offset.
-        tables: fields by table.
-        unions: by union, its tables by number.
+        identifier: the four bytes after the first offset of a file.
+        tables: fields of each table, by name.
+        unions: tables of each union by number, by name of the union.
     """
 
     identifier: bytes
@@ -55,9 +55,9 @@ def pieces(schema: Schema, name: str, record: Record) -> Iterator[bytes | NDArra
     """Yield the bytes of a file, piece by piece; long vectors are not copied.
 
     Args:
-        schema: of the format.
-        name: of the first table.
-        record: its contents.
+        schema: schema of the format.
+        name: name of the root table.
+        record: contents of the root table.
     """
     writer = _Writer(schema)
     head, long = writer.file(name, record)
@@ -71,12 +71,12 @@ def parse(schema: Schema, name: str, data: Bytes) -> Record:
     """Read the records of a file; long vectors are views of it.
 
     Args:
-        schema: of the format.
-        name: of the first table.
-        data: the file.
+        schema: schema of the format.
+        name: name of the root table.
+        data: content of the file.
 
     Returns:
-        The records; `check_layout` says whether they are all that the file holds.
+        The records; `check_layout` checks whether the file contains anything else.
 
     Raises:
         MalformedError: an offset leads out of the file, or to a table that the schema does not have.
@@ -85,16 +85,16 @@ def parse(schema: Schema, name: str, data: Bytes) -> Record:
 
 
 def check_layout(schema: Schema, name: str, record: Record, data: Bytes) -> None:
-    """Check that a file is what `pieces` makes of records, to the last byte.
+    """Check that a file consists exactly of the bytes that `pieces` yields for some records.
 
     Args:
-        schema: of the format.
-        name: of the first table.
-        record: its contents.
-        data: the file; vectors that are views of it are not read.
+        schema: schema of the format.
+        name: name of the root table.
+        record: contents of the root table.
+        data: content of the file; vectors that are views of it are not read.
 
     Raises:
-        MalformedError: it is not.
+        MalformedError: a byte differs, or the sizes do.
     """
     at = 0
     for piece in pieces(schema, name, record):
@@ -102,14 +102,14 @@ def check_layout(schema: Schema, name: str, record: Record, data: Bytes) -> None
         found = data[at : at + array.size]
         same = found.ctypes.data == array.ctypes.data and found.size == array.size
         if not same and not np.array_equal(found, array):
-            raise MalformedError(f"it is laid out otherwise behind byte {at}")
+            raise MalformedError(f"its layout differs after byte {at}")
         at += array.size
     if at != len(data):
-        raise MalformedError(f"it has {len(data)} bytes, where {at} were expected")
+        raise MalformedError(f"it has {len(data)} bytes; {at} were expected")
 
 
 class _Writer:
-    """Lays out tables front to back; offsets to what comes later are filled in when that has its place."""
+    """Lays out tables front to back; an offset is filled in when the position of its target is known."""
 
     def __init__(self, schema: Schema) -> None:
         self.schema, self.data = schema, bytearray()
@@ -133,7 +133,7 @@ class _Writer:
         return bytes(self.data), parts
 
     def value(self, place: int, kind: str, value: Any) -> None:
-        """Write what an offset leads to, and fill the offset in."""
+        """Write the target of an offset, and fill in the offset."""
         if kind in _VECTORS:
             array = np.ascontiguousarray(value, _VECTORS[kind])
             if array.nbytes >= LONG:
@@ -178,7 +178,7 @@ class _Writer:
                 struct.pack_into("<" + form, self.data, start + offset, value)
 
     def fields(self, name: str, record: Record) -> Iterator[tuple[int, str, Any]]:
-        """Slots that are not left out, with a number, or with the type and value of what an offset leads to."""
+        """Yield the slots that are not left out, each with its number, or the type and value of its offset's target."""
         types = {field: (slot, kind) for slot, field, kind in self.schema.tables[name]}
         for field, value in record.items():
             slot, kind = types[field]
@@ -196,12 +196,12 @@ class _Writer:
         struct.pack_into("<I", self.data, place, len(self.data) - place)
 
     def pad(self, multiple: int, header: int = 0) -> None:
-        """Fill up so that what comes `header` bytes later is aligned."""
+        """Pad such that the position `header` bytes later is aligned."""
         self.data += bytes(-(len(self.data) + header) % multiple)
 
 
 class _Reader:
-    """Follows offsets, all of them within the file; no file makes it read more than there is."""
+    """Follows offsets; all must be within the file, and no file can make it read far more bytes than the file has."""
 
     def __init__(self, schema: Schema, data: Bytes) -> None:
         self.schema, self.data = schema, data
@@ -215,14 +215,14 @@ class _Reader:
     def number(self, at: int, form: str) -> Any:
         size = struct.calcsize(form)
         if not 0 <= at <= len(self.data) - size:
-            raise MalformedError(f"it ends at byte {len(self.data)}, where byte {at} was to be read")
+            raise MalformedError(f"it ends at byte {len(self.data)}, before byte {at}, which is referred to")
         return struct.unpack("<" + form, self.data[at : at + size].tobytes())[0]
 
     def offset(self, at: int) -> int:
         return at + int(self.number(at, "I"))
 
     def span(self, at: int, itemsize: int) -> tuple[int, int]:
-        """First byte and number of items of a vector, which is inside the file."""
+        """Return first byte and number of items of a vector, after checking that it is inside the file."""
         count = int(self.number(at, "I"))
         self.left -= 4 + count * itemsize
         if self.left < 0 or at + 4 + count * itemsize > len(self.data):
@@ -251,7 +251,7 @@ class _Reader:
     def union(self, union: str, place: int, vtable: int, slots: int, slot: int, at: int) -> tuple[str, Record]:
         table = self.schema.unions[union].get(self.number(place, "B"))
         if table is None or slot + 1 >= slots:
-            raise MalformedError(f"a {union} is of a type that is not written here")
+            raise MalformedError(f"a {union} is of a type that export does not write")
         return table, self.table(table, self.offset(at + self.number(vtable + 6 + 2 * slot, "H")))
 
     def value(self, kind: str, at: int) -> Any:

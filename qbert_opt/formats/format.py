@@ -1,4 +1,4 @@
-"""What a file format must define: how to write our codes, unchanged, as a model file of another tool."""
+"""The interface of a file format, which writes our codes, unchanged, as a model file of another tool."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Format(Protocol):
 
     Attributes:
         TITLE: its official name.
-        FILES: names of the files that it consists of.
+        FILES: names of the files that a model consists of.
     """
 
     TITLE: str
@@ -48,7 +48,7 @@ class Format(Protocol):
             activations: how matrix products round their inputs.
             inputs: planned input ranges by module, for `planned`.
             scores: ends of the signed 8-bit ranges of queries and keys by module, for engines that multiply them in
-                integers; others are given none.
+                integers; None for others.
 
         Raises:
             InputFileError: a stored matrix is missing from the converted graph.

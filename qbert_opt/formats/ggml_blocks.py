@@ -30,13 +30,13 @@ Bytes = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class BlockType:
-    """A type of GGML.
+    """A tensor type of GGML.
 
     Attributes:
-        name: as llama.cpp spells it.
-        number: in the file.
-        inputs: of a block; 1 for a type without blocks.
-        block_bytes: of a block.
+        name: name as llama.cpp spells it.
+        number: number of the type in a file.
+        inputs: inputs per block; 1 for a type without blocks.
+        block_bytes: bytes per block.
     """
 
     name: str
@@ -48,7 +48,7 @@ class BlockType:
         """Return the bytes of a row.
 
         Args:
-            columns: a multiple of `inputs`.
+            columns: inputs of the row, a multiple of `inputs`.
         """
         return columns // self.inputs * self.block_bytes
 
@@ -67,7 +67,7 @@ def block_type(bits: int, size: int) -> BlockType:
     """Return the narrowest type that holds signed codes exactly.
 
     Args:
-        bits: of a code, 2 to 8.
+        bits: width of a code, 2 to 8.
         size: inputs that share a scale.
     """
     if bits == 2 and size % Q2_0.inputs == 0:
@@ -76,29 +76,29 @@ def block_type(bits: int, size: int) -> BlockType:
 
 
 def pack(module: str, matrix: QuantizedMatrix) -> tuple[BlockType, Bytes]:
-    """Write a matrix in blocks; every scale and code is kept.
+    """Pack a matrix in blocks; every scale and code is kept.
 
     Args:
-        module: for messages.
-        matrix: of form `symmetric` or `signed`.
+        module: name of the matrix, for messages.
+        matrix: a matrix of form `symmetric` or `signed`.
 
     Returns:
         The type, and uint8 `[rows, bytes of a row]`.
 
     Raises:
-        UsageError: another form, or inputs or groups that blocks do not divide.
+        UsageError: the matrix has another form, or its inputs or groups are not a multiple of a block.
     """
     layout = matrix.layout
     zero = layout.fixed_zero
     if zero is None:
         raise UsageError(
-            f"{module}: is stored with form {layout.form}; GGUF's blocks have a scale only. Plan again with "
+            f"{module}: is stored with form {layout.form}; GGUF's blocks have only a scale. Plan again with "
             "`engine` llama-cpp, or with `forms` symmetric,signed."
         )
     rows, columns = matrix.codes.shape
     if columns % Q4_0.inputs:
         raise UsageError(
-            f"{module}: has {columns} inputs, which GGUF's blocks of {Q4_0.inputs} do not divide. Use `engine` "
+            f"{module}: has {columns} inputs; GGUF's blocks need a multiple of {Q4_0.inputs}. Use `engine` "
             "onnxruntime or openvino."
         )
     size = columns if layout.axis == "rows" else layout.group_size
@@ -117,7 +117,7 @@ def pack(module: str, matrix: QuantizedMatrix) -> tuple[BlockType, Bytes]:
 
 
 def unpack(kind: BlockType, data: Bytes) -> tuple[Integers, NDArray[np.float16]]:
-    """Read blocks.
+    """Unpack blocks.
 
     Args:
         kind: their type.
@@ -158,12 +158,12 @@ def dequantize(kind: BlockType, data: Bytes) -> NDArray[np.float32]:
 
 
 def _blocks(kind: BlockType, values: Integers, scale: NDArray[np.float16]) -> Bytes:
-    """Blocks of signed codes `[blocks, inputs]`, uint8 `[blocks, block_bytes]`."""
+    """Return blocks, uint8 `[blocks, block_bytes]`, of signed codes `[blocks, inputs]`."""
     codes: NDArray[Any]
     if kind is Q8_0:
         codes = values.astype(np.int8).view(np.uint8)
     elif kind is Q2_0:
-        # four levels lie one below and two above zero: {-2, -1, 0, 1} is their mirror image
+        # the type has one level below zero and two above: {-2, -1, 0, 1} is its mirror image
         if values.min(initial=0) < -1:
             values, scale = -values, -scale
         four = (values + 1).astype(np.uint8).reshape(len(values), -1, 4)

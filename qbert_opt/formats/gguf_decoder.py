@@ -1,16 +1,16 @@
 """A decoder in llama.cpp's terms: architecture, hyper-parameters, and the name of every tensor in a GGUF file.
 
-Sources: src/models/*.cpp of llama.cpp for what each architecture computes, conversion/*.py for what its tensors hold.
+Sources: src/models/*.cpp of llama.cpp for what each architecture computes, conversion/*.py for what its tensors are.
 What differs from transformers:
 
-- **Llama's rows.** Its rotation turns neighbouring rows of queries and keys into each other, transformers' rotates the
-  first half of a head into the second. The rows of each head take turns in the file; codes and ranges go along.
-- **Gemma's norms** multiply by 1 + weight, llama.cpp's by what is in the file.
+- **Llama's rows.** Its rotary embedding pairs neighbouring rows of queries and keys; transformers' pairs the first half
+  of a head with the second. In the file, the rows of the two halves alternate, with their codes and ranges.
+- **Gemma's norms** multiply by 1 + weight, llama.cpp's by the number in the file.
 - **Llama 3's frequencies** are divided by the factors in `rope_freqs`; one factor for all is `rope.scaling.factor`.
 - **Sliding windows.** Gemma 2's and 3's are in the file. Mistral's is not, because `llama` has none: the file's context
-  ends where the window does, so that every token still sees all earlier ones.
+  is as long as the window, so that every token still sees all earlier ones.
 
-A decoder that one of these cannot say is refused; every export is run and compared besides.
+A decoder that a file cannot describe is refused; in addition, every export is run and compared.
 """
 
 from __future__ import annotations
@@ -66,13 +66,13 @@ class _Family:
     """An architecture of llama.cpp.
 
     Attributes:
-        architecture: its name there.
+        architecture: its name in llama.cpp.
         parts: module of each tensor of a layer.
-        activation: the only one that it has.
-        pairs: whether it rotates neighbouring rows.
-        norm_offset: what its norms add to their weights.
+        activation: the only activation function that it supports.
+        pairs: whether its rotary embedding pairs neighbouring rows.
+        norm_offset: number that transformers' norms add to their weights.
         window: whether it has sliding windows.
-        large: number of layers of the model whose attention is scaled by hidden / heads; 0 if none is.
+        large: number of layers of the model whose attention is scaled by hidden / heads; 0 if there is none.
     """
 
     architecture: str
@@ -103,16 +103,16 @@ FAMILIES = {
 
 @dataclass(frozen=True, slots=True)
 class GgufDecoder:
-    """What a file says of a decoder.
+    """The description of a decoder in a file.
 
     Attributes:
         metadata: hyper-parameters by key.
-        names: name in the file by module, of everything that may have codes.
+        names: name in the file of each tensor that may have codes, by module.
         norms: module and name of each norm.
-        norm_offset: what is added to the weights of norms.
-        head: module of the output layer; None if it is the table of words.
-        heads_of: heads whose rows take turns, by module.
-        rope_factors: what frequencies are divided by; None where no tensor says so.
+        norm_offset: number that is added to the weights of norms.
+        head: module of the output layer; None if it is tied to the word embedding table.
+        heads_of: number of heads, by module, of the matrices whose rows are reordered.
+        rope_factors: divisors of the rotary frequencies; None if the file needs no tensor for them.
     """
 
     metadata: Mapping[str, Any]
@@ -127,8 +127,8 @@ class GgufDecoder:
         """Return the rows of a matrix, or of its bias, in the order of the file.
 
         Args:
-            module: of the matrix.
-            rows: `[rows, ...]`.
+            module: module of the matrix.
+            rows: rows in transformers' order, `[rows, ...]`.
         """
         heads = self.heads_of.get(module)
         if heads is None:
@@ -138,10 +138,10 @@ class GgufDecoder:
 
 
 def is_decoder(model: Any) -> bool:
-    """Return whether a model is one that this file describes, or should be refused by it.
+    """Return whether a model is a decoder, which `gguf_decoder` describes or refuses.
 
     Args:
-        model: of transformers.
+        model: a transformers model.
     """
     return type(model).__name__.endswith(("ForCausalLM", "LMHeadModel"))
 
@@ -150,11 +150,11 @@ def gguf_decoder(model: Any, target: str) -> GgufDecoder:
     """Describe a decoder.
 
     Args:
-        model: of transformers.
-        target: what it is for, for messages.
+        model: a transformers model.
+        target: what the model is converted for, for messages.
 
     Raises:
-        UsageError: llama.cpp computes something else; says what.
+        UsageError: llama.cpp would compute something else; says what.
     """
     name, config = type(model).__name__, model.config
     family = FAMILIES.get(name)
@@ -167,7 +167,7 @@ def gguf_decoder(model: Any, target: str) -> GgufDecoder:
     count, parts = len(model.get_submodule(blocks)), family.parts
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     if not tied and family.norm_offset:
-        raise UsageError(f"{target}: {name} has an output layer of its own, which llama.cpp's has not. {OTHERS}")
+        raise UsageError(f"{target}: {name} has an output layer of its own, which llama.cpp's does not have. {OTHERS}")
     names = {f"{blocks}.{i}.{part}": f"blk.{i}.{key}.weight" for i in range(count) for key, part in parts.items()}
     norms = tuple((module, tensor) for module, tensor in names.items() if "norm" in tensor)
     names = {module: tensor for module, tensor in names.items() if "norm" not in tensor}
@@ -195,7 +195,7 @@ def gguf_decoder(model: Any, target: str) -> GgufDecoder:
 
 
 def _difference(config: Any, family: _Family) -> str | None:
-    """Say in what llama.cpp's architecture differs from a config; None if in nothing that is known."""
+    """Return how llama.cpp's architecture differs from a config; None if no difference is known."""
     activation = getattr(config, "hidden_activation", None) or getattr(config, "hidden_act", None)
     activation = activation or getattr(config, "activation_function", None)
     if activation != family.activation:
@@ -219,7 +219,7 @@ def _difference(config: Any, family: _Family) -> str | None:
 
 
 def _period(kinds: Any) -> int | None:
-    """Return after how many layers full attention returns, the last of each round having it; None if irregular."""
+    """Return n if every n-th layer, and no other, has full attention; None if there is no such n."""
     first = next((i for i, kind in enumerate(kinds) if kind == "full_attention"), None)
     period = len(kinds) + 1 if first is None else first + 1
     regular = all((kind == "full_attention") == ((i + 1) % period == 0) for i, kind in enumerate(kinds))
@@ -266,7 +266,7 @@ def float_parts(model: Any, decoder: GgufDecoder, coded: Collection[str]) -> Ite
     """Yield every tensor without codes by name: matrices and tables, biases, norms, the output layer, and factors.
 
     Args:
-        model: of transformers.
+        model: a transformers model.
         decoder: its description.
         coded: names of the tensors that have codes.
     """

@@ -1,7 +1,7 @@
 """The GGUF container, version 3: metadata and tensors, each aligned to 32 bytes.
 
-Source: docs/gguf.md of ggml. The `gguf` package of PyPI refuses type 42 (Q2_0) when it reads, so that reading and
-writing are here; the tests compare them with it for the types that it has.
+Source: docs/gguf.md of ggml. The `gguf` package of PyPI cannot read type 42 (Q2_0), so reading and writing are
+implemented here; the tests compare them with the package for the types that it supports.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .ggml_blocks import TYPES, BlockType, Bytes
 MAGIC = b"GGUF"
 VERSION = 3
 ALIGNMENT = 32
-LONGEST_NAME = 63  # GGML_MAX_NAME, less the closing zero
+LONGEST_NAME = 63  # GGML_MAX_NAME without the terminating zero
 LARGEST_HEADER = 1 << 28  # bytes; vocabularies take a few megabytes
 MOST_TENSORS = 1 << 16
 REMEDY = "Export the model again."
@@ -32,11 +32,11 @@ _UINT32, _INT32, _FLOAT32, _BOOL, _STRING, _ARRAY = 4, 5, 6, 7, 8, 9
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tensor:
-    """A tensor of two axes, or of one.
+    """A tensor with one or two axes.
 
     Attributes:
         kind: its type.
-        shape: rows and columns, or columns alone.
+        shape: rows and columns, or only columns.
         data: uint8 `[rows, bytes of a row]`.
     """
 
@@ -51,7 +51,7 @@ class GgufFile:
 
     Attributes:
         metadata: values by key.
-        tensors: by name.
+        tensors: tensors by name.
     """
 
     metadata: Mapping[str, Value]
@@ -62,9 +62,8 @@ def write_gguf(path: Path, contents: GgufFile) -> None:
     """Write a file.
 
     Args:
-        path: of the file.
-        contents: metadata and tensors; integers are written as uint32, and as int32 in arrays;
-            other numbers as float32.
+        path: path of the file.
+        contents: metadata and tensors; integers are written as uint32, or int32 in arrays, other numbers as float32.
 
     Raises:
         ValueError: a name is too long for the format.
@@ -87,14 +86,14 @@ def write_gguf(path: Path, contents: GgufFile) -> None:
 
 
 def read_gguf(path: Path) -> GgufFile:
-    """Read a file; sizes are checked before memory is taken.
+    """Read a file; sizes are checked before memory is allocated.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Raises:
-        InputFileError: it is not a GGUF file of version 3, it is damaged, or a tensor has a type that is not written
-            here.
+        InputFileError: it is not a GGUF file of version 3, it is damaged, or a tensor has a type that `write_gguf` does
+            not write.
     """
     data = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
     reader = _Reader(path, data)
@@ -118,7 +117,7 @@ def read_gguf(path: Path) -> GgufFile:
         row_bytes = kind.row_bytes(shape[-1])
         first, last = start + offset, start + offset + rows * row_bytes
         if last > len(data) or name in tensors:
-            raise reader.damaged(f"{name} {'is listed twice' if name in tensors else 'ends behind the file'}")
+            raise reader.damaged(f"{name} {'is listed twice' if name in tensors else 'ends after the end of the file'}")
         tensors[name] = Tensor(kind, shape, data[first:last].reshape(rows, row_bytes))
     return GgufFile(metadata, tensors)
 
@@ -134,7 +133,7 @@ class _Reader:
 
     def take(self, size: int) -> bytes:
         if size > min(len(self.data) - self.at, LARGEST_HEADER):
-            raise self.damaged(f"it ends at byte {len(self.data)}, where {size} more were expected")
+            raise self.damaged(f"it ends at byte {len(self.data)}; {size} more were expected")
         part = bytes(self.data[self.at : self.at + size])
         self.at += size
         return part

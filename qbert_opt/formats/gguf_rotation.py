@@ -1,8 +1,8 @@
-"""Rotary positions of a decoder as a GGUF file says them: a base, one factor, or a factor for each frequency.
+"""Rotary positions of a decoder in a GGUF file: a base, and one factor for all frequencies or one for each.
 
-llama.cpp divides the angle of frequency i by the i-th of `rope_freqs`, where a file of Llama has that tensor, and all
-angles by `rope.scaling.factor` (ggml_rope_ext of ggml). What transformers makes of a config is compared with the plain
-frequencies base^(-2i/d), so that no formula of a scaling is repeated here.
+llama.cpp divides the angle of frequency i by the i-th number of `rope_freqs`, if a file of Llama has this tensor, and
+all angles by `rope.scaling.factor` (ggml_rope_ext of ggml). The factors are the plain frequencies base^(-2i/d) divided
+by those that transformers computes from the config, so no scaling formula is repeated here.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ OTHERS = "Open the quantized folder with transformers' from_pretrained."
 
 
 def rotation(model: Any, name: str, who: str) -> tuple[dict[str, Any], Floats | None]:
-    """Return the keys of rotary positions, and the factors of frequencies that only a tensor can say.
+    """Return the metadata of rotary positions, and the factors of frequencies if these need a tensor.
 
     Args:
-        model: of transformers.
-        name: of llama.cpp's architecture.
+        model: a transformers model.
+        name: name of llama.cpp's architecture.
         who: the target and the model, for messages.
 
     Raises:
-        UsageError: positions that llama.cpp's architecture has not.
+        UsageError: llama.cpp's architecture does not support these positions.
     """
     config = model.config
     if name == "gpt2":
@@ -51,11 +51,11 @@ def rotation(model: Any, name: str, who: str) -> tuple[dict[str, Any], Floats | 
         return keys | {f"{name}.rope.scaling.type": "linear", f"{name}.rope.scaling.factor": float(factors[0])}, None
     if name == "llama":
         return keys, factors
-    raise UsageError(f"{who} has rotary frequencies that llama.cpp's {name} has not. {OTHERS}")
+    raise UsageError(f"{who} has rotary frequencies that llama.cpp's {name} does not have. {OTHERS}")
 
 
 def _factors(stated: Mapping[str, Any], rotary: Any, prefix: str, config: Any, who: str) -> tuple[float, Floats]:
-    """Return the base, and what each frequency is divided by."""
+    """Return the base, and the divisor of each frequency."""
     kind = stated.get("rope_type", "default")
     found = getattr(rotary, f"{prefix}inv_freq", None)
     if found is None:  # no layer of this kind

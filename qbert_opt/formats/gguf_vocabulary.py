@@ -1,16 +1,17 @@
-"""A decoder's vocabulary as llama.cpp has it: byte-level pieces (`gpt2`), or SentencePiece's (`llama`).
+"""A decoder's vocabulary as llama.cpp stores it: byte-level pieces (`gpt2`), or SentencePiece's (`llama`).
 
-**Byte-level BPE.** llama.cpp has the splitting of words in its program, under names; the name whose rule the model's
-tokenizer states word for word is written, and a tokenizer without such a name is refused. llama.cpp does not normalize
-text: NFC, which Qwen's tokenizer applies, changes no text that is in this form already, as nearly all is.
+**Byte-level BPE.** llama.cpp's rules for splitting texts into words are part of its program and have names. We write
+the name of the rule that equals the one in the model's tokenizer, and refuse a tokenizer whose rule has no name.
+llama.cpp does not normalize text: NFC, which Qwen's tokenizer applies, does not change text that is in this form
+already, as nearly all text is.
 
 **SentencePiece.** llama.cpp joins the pair whose piece has the highest score, transformers the pair that comes first in
-a list of merges, which was made from the scores. Pieces get the scores 0, -1, -2 … in the order of their merges; this
-is the same order if every split of a piece into two others is listed, and those of a piece stand together, which is
-checked.
+a list of merges, which was made from the scores. Pieces get the scores 0, -1, -2 … in the order of their merges. The
+order is then the same if the list contains every split of a piece into two others, and all splits of a piece are
+adjacent; both are checked.
 
-Sources: llama-vocab.cpp of llama.cpp (`llm_tokenizer_bpe`, `llm_tokenizer_spm`); types of tokens in llama.h. Exporting
-compares what both read besides.
+Sources: llama-vocab.cpp of llama.cpp (`llm_tokenizer_bpe`, `llm_tokenizer_spm`); types of tokens in llama.h. In
+addition, `export` compares the tokens of both on real texts.
 """
 
 from __future__ import annotations
@@ -27,27 +28,27 @@ _REMEDY = "Open the quantized folder with transformers' from_pretrained."
 _WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_BYTES = ("ByteLevel", False)  # of pieces that another step has split
+_BYTES = ("ByteLevel", False)  # byte-level step after another step has split the text
 _SPLITS = {
     (("ByteLevel", True),): "gpt-2",
     (("Digits", True), ("ByteLevel", True)): "smollm",
     (("Split", _WORDS % "{1,3}"), _BYTES): "llama-bpe",
     (("Split", _WORDS % ""), _BYTES): "qwen2",
 }
-_KEEPS_WHOLE = ("llama-bpe",)  # a word that is a piece is not split: `ignore_merges`
-_NEVER = -1e9  # score of a piece that no pair makes
+_KEEPS_WHOLE = ("llama-bpe",)  # does not split a word that is a piece: `ignore_merges`
+_NEVER = -1e9  # score of a piece that no merge makes
 
 
 def decoder_vocabulary(tokenizer: Any, target: str, rows: int) -> dict[str, Any]:
     """Return a decoder's tokenizer as metadata of a GGUF file.
 
     Args:
-        tokenizer: of transformers.
-        target: what it is for, for messages.
-        rows: of the model's table, as many as the file has tokens: rows without a token get a name of their own.
+        tokenizer: a transformers tokenizer.
+        target: what the model is converted for, for messages.
+        rows: rows of the model's table, which is the number of tokens in the file; a row without a token gets a name.
 
     Raises:
-        UsageError: llama.cpp would read texts otherwise, in what the message says; or a token has no row.
+        UsageError: llama.cpp would tokenize texts differently (the message says how), or a token has no row.
     """
     document = tokenizer_document(tokenizer)
     model = document.get("model") or {}
@@ -80,7 +81,7 @@ def decoder_vocabulary(tokenizer: Any, target: str, rows: int) -> dict[str, Any]
 
 
 class _Differs(Exception):
-    """Says in what llama.cpp would read texts otherwise."""
+    """Says how llama.cpp would tokenize texts differently."""
 
 
 def _otherwise(target: str, reason: str) -> UsageError:
@@ -88,7 +89,7 @@ def _otherwise(target: str, reason: str) -> UsageError:
 
 
 def _bytes(document: dict[str, Any], merges: Sequence[tuple[str, ...]]) -> dict[str, Any]:
-    """Metadata of a byte-level tokenizer."""
+    """Return the metadata of a byte-level tokenizer."""
     normalizer = document.get("normalizer") or {}
     if normalizer.get("type") not in (None, "NFC"):
         raise _Differs(f"it normalizes texts by {normalizer['type']}")
@@ -109,7 +110,7 @@ def _bytes(document: dict[str, Any], merges: Sequence[tuple[str, ...]]) -> dict[
 
 
 def _steps(stated: dict[str, Any] | None) -> tuple[tuple[str, Any], ...]:
-    """The steps that split words, each with what decides; a step that is stated in an unusual way has a None."""
+    """Return the steps that split words, each with its parameters; a step of an unusual form has None."""
     parts = (stated or {}).get("pretokenizers", [stated] if stated else [])
     steps = []
     for part in parts:
@@ -127,17 +128,17 @@ def _steps(stated: dict[str, Any] | None) -> tuple[tuple[str, Any], ...]:
 def _sentence_pieces(
     document: dict[str, Any], by_id: dict[int, str], merges: Sequence[tuple[str, ...]], rows: int
 ) -> dict[str, Any]:
-    """Metadata of a SentencePiece tokenizer."""
+    """Return the metadata of a SentencePiece tokenizer."""
     ranks: dict[str, list[int]] = {}
     for rank, pair in enumerate(merges):
         ranks.setdefault("".join(pair), []).append(rank)
     if any(found[-1] - found[0] >= len(found) for found in ranks.values()):
-        raise _Differs("its merges are in no order of pieces")
+        raise _Differs("its merges are not grouped by the piece that they make")
     pieces, pairs = set(by_id.values()), set(merges)
     for piece in ranks:
         splits = ((piece[:cut], piece[cut:]) for cut in range(1, len(piece)))
         if any(left in pieces and right in pieces and (left, right) not in pairs for left, right in splits):
-            raise _Differs(f"it does not join all that makes the piece {piece!r}")
+            raise _Differs(f"its merges do not contain every split of the piece {piece!r}")
     order = {piece: -float(place) for place, piece in enumerate(ranks)}
     return {
         "tokenizer.ggml.model": "llama",

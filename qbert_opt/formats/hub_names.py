@@ -1,7 +1,7 @@
 """Names by which transformers.js finds an ONNX graph: it asks for a `dtype`, and each has its own file name.
 
-Source: huggingface/transformers.js, src/utils/dtypes.js. Widths in a plan differ by matrix, so no dtype says what is in
-the file; it only says which file a program asks for.
+Source: huggingface/transformers.js, src/utils/dtypes.js. Widths in a plan differ by matrix, so a dtype does not
+describe the content of the file; it is only the name under which a program asks for it.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ from pathlib import Path
 from ..errors import UsageError
 
 SUFFIXES = {"fp32": "", "q8": "_quantized", "int8": "_int8", "uint8": "_uint8", "q4": "_q4", "q2": "_q2"}
-CONFIG_KEY = "transformers.js_config"  # of config.json: what transformers.js takes where a program names no dtype
+CONFIG_KEY = "transformers.js_config"  # in config.json: what transformers.js uses if a program names no dtype
 
 
 def check_dtype(dtype: str) -> None:
     """Refuse a dtype that has no file name.
+
+    Args:
+        dtype: name of the dtype.
 
     Raises:
         UsageError: it is unknown.
@@ -25,10 +28,10 @@ def check_dtype(dtype: str) -> None:
 
 
 def named(graph: Path, dtype: str) -> Path:
-    """Return the path of a graph under the name of a dtype.
+    """Return the path of a graph, renamed for a dtype.
 
     Args:
-        graph: `model.onnx`.
+        graph: path of `model.onnx`.
         dtype: one of `SUFFIXES`.
     """
     return graph.with_name(f"{graph.stem}{SUFFIXES[dtype]}{graph.suffix}")

@@ -4,8 +4,8 @@ A code is a signed integer times a scale, without a zero point. Two int4 or four
 rows one after the other. Sources: tensorflow/lite/core/c/common.h, kernels/internal/portable_tensor_utils.h.
 
     int8   -127 … 127 per row
-    int4   -7 … 7 per row, or per block of 32, 64, 128 or 256 inputs: some kernels are wrong at -8
-    int2   -2 … 1 per row; in blocks there is no kernel for it, and what runs instead returns noise
+    int4   -7 … 7 per row, or per block of 32, 64, 128 or 256 inputs: some kernels compute -8 wrongly
+    int2   -2 … 1 per row; for blocks there is no kernel, and the one that runs instead returns noise
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Bytes = NDArray[np.uint8]
 BLOCKS = (256, 128, 64, 32)
-"""Sizes of blocks that the kernels have, largest first."""
+"""Block sizes that the kernels support, largest first."""
 BLOCK_BITS = 4
 
 
@@ -33,7 +33,7 @@ class Codes:
     """A matrix in codes.
 
     Attributes:
-        bits: of a code: 8, 4 or 2.
+        bits: width of a code: 8, 4 or 2.
         shape: rows and columns.
         data: uint8, packed.
         scale: float32 `[rows]`, or float16 `[rows, blocks]`.
@@ -46,33 +46,33 @@ class Codes:
 
     @property
     def block(self) -> int | None:
-        """Inputs that share a scale; None where a row does."""
+        """Number of inputs that share a scale; None if a whole row does."""
         return None if self.scale.ndim == 1 else self.shape[1] // self.scale.shape[1]
 
 
 def pack(module: str, matrix: QuantizedMatrix) -> Codes:
-    """Write a matrix in LiteRT's codes; every scale and code is kept.
+    """Pack a matrix in LiteRT's codes; every scale and code is kept.
 
     Args:
-        module: for messages.
-        matrix: of form `symmetric` or `signed`.
+        module: name of the matrix, for messages.
+        matrix: a matrix of form `symmetric` or `signed`.
 
     Raises:
-        UsageError: another form, groups that no block divides, 2 or more than 4 bits in blocks, or rows that do not
-            fill whole bytes.
+        UsageError: the matrix has another form, a group size that no block size divides, 2 or more than 4 bits in
+            blocks, or rows that do not fill whole bytes.
     """
     again = "Plan again with `engine` litert."
     layout = matrix.layout
     zero = layout.fixed_zero
     if zero is None:
-        raise UsageError(f"{module}: is stored with form {layout.form}; LiteRT's codes have a scale only. {again}")
+        raise UsageError(f"{module}: is stored with form {layout.form}; LiteRT's codes have only a scale. {again}")
     rows, columns = matrix.codes.shape
     bits = container_bits(layout.bits)
     values = matrix.codes.numpy().astype(np.int16) - np.int16(zero)
     if bits == BLOCK_BITS and layout.bits == BLOCK_BITS and values.min(initial=0) < -7:
-        raise UsageError(f"{module}: has the code -8, which some of LiteRT's 4-bit kernels compute wrong. {again}")
+        raise UsageError(f"{module}: has the code -8, which some of LiteRT's 4-bit kernels compute wrongly. {again}")
     if columns * bits % 8:
-        raise UsageError(f"{module}: {columns} codes of {bits} bits fill no whole bytes. {again}")
+        raise UsageError(f"{module}: {columns} codes of {bits} bits do not fill whole bytes. {again}")
     scale = matrix.scale.numpy()
     if layout.axis == "rows":
         return Codes(bits, (rows, columns), _packed(values, bits), np.repeat(scale, layout.group_size).astype("f4"))
@@ -98,7 +98,7 @@ def unpack(codes: Codes) -> NDArray[np.int8]:
         return codes.data.view(np.int8).reshape(codes.shape)
     shifts = np.arange(0, 8, codes.bits, dtype=np.uint8)
     high = 8 - codes.bits
-    moved = (codes.data[:, None] >> shifts << np.uint8(high)).view(np.int8)  # the sign bit on top
+    moved = (codes.data[:, None] >> shifts << np.uint8(high)).view(np.int8)  # moves the sign bit to the top
     return (moved >> np.int8(high)).reshape(codes.shape)
 
 

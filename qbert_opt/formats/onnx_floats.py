@@ -1,4 +1,4 @@
-"""ONNX graphs of quantized matrices with activations in float32, to check that a graph computes what it should."""
+"""ONNX graphs of quantized matrices with float32 activations, to check that a graph computes what it should."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def in_float(model: Any) -> Any:
         if node.op_type == "QuantizeLinear":
             quantized[node.output[0]] = node.input[0]
             planned[node.input[1]] = "q_unit"
-        elif node.op_type == "DequantizeLinear" and node.input[0] in quantized:  # of inputs; weights stay as they are
+        elif node.op_type == "DequantizeLinear" and node.input[0] in quantized:  # an input; weights stay
             nodes.append(helper.make_node("Identity", [quantized[node.input[0]]], list(node.output)))
         elif node.op_type == "DynamicQuantizeLinear":
             quantized[node.output[0]] = node.input[0]
@@ -50,7 +50,7 @@ def in_float(model: Any) -> Any:
 
 
 def _float_product(node: Any, x: str) -> list[Any]:
-    """`x @ (codes - zeros) * scale + bias` in place of `MatMulIntegerToFloat` with x in integers."""
+    """Return nodes for `x @ (codes - zeros) * scale + bias` with float x, to replace a `MatMulIntegerToFloat`."""
     zeros, bias = [*node.input[5:7], "", ""][:2]
     output = node.output[0]
     wide, zero, weight, product, scaled = (f"{output}_{part}" for part in ("wide", "zero", "weight", "float", "scaled"))

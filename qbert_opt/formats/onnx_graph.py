@@ -2,7 +2,7 @@
 
 - Products run in `MatMulNBits` with `accuracy_level` 4 (integer kernels), in block sizes that these kernels support;
   inputs are rounded to 8 bits per block.
-- With `coarse`, or where rows are no whole number of blocks, and if ranges span whole rows, they run as
+- If ranges span whole rows, and either `coarse` is set or rows are not a whole number of blocks, they run as
   `DynamicQuantizeLinear → MatMulInteger`, which ONNX Runtime fuses: about twice as fast, but with one range for all
   inputs. Packed codes are expanded to bytes when a session starts.
 - With a planned range for the inputs, they run as `QuantizeLinear → MatMulIntegerToFloat`, which also adds the bias.
@@ -37,8 +37,8 @@ class Builder(Parts):
     Args:
         coarse: products with one range per row round their inputs in one range for all of them.
         integers: products in blocks run in integers.
-        blocks: block sizes of the kernels by width, largest first. Other ones than ONNX Runtime's are a compiler's:
-            everything but its blocks and inputs of 16 bits is then in standard operators.
+        blocks: block sizes of the kernels by width, largest first. If they are not ONNX Runtime's, the graph is for a
+            compiler: everything except its blocks and 16-bit inputs is then in standard operators.
 
     Attributes:
         compiled: whether the graph is for a compiler.
@@ -52,14 +52,22 @@ class Builder(Parts):
         self.compiled = blocks is not BLOCKS
 
     def linear(self, x: str, module: str, matrix: AffineMatrix, output: str, bias: str | None = None) -> None:
-        """Add `output = x @ weight.T + bias` for a quantized matrix; only planned inputs allow a bias."""
+        """Add `output = x @ weight.T + bias` for a quantized matrix.
+
+        Args:
+            x: name of the input.
+            module: name of the matrix, which its initializers get.
+            matrix: the weight.
+            output: name of the result.
+            bias: name of the bias; allowed only if the input has a planned range.
+        """
         if self.compiled:
             self._for_compilers(x, module, matrix, output, bias)
             return
         whole_rows = matrix.scale.shape[1] == 1
         by_rows = matrix.input is not None or (whole_rows and (self._coarse or matrix.columns % SMALLEST_BLOCK != 0))
         if by_rows and matrix.input is None and matrix.bits == 8 and matrix.offset is None:
-            # stored zero points may not fit into signed bytes; these do
+            # stored zero points may not fit into signed bytes, but these do
             offset = -matrix.scale.astype(np.float32) * np.float32(matrix.zero)
             matrix = replace(matrix, zero=128, offset=offset)
         rest = None if matrix.offset is None else self._rest(x, module, matrix, matrix.offset)
@@ -74,7 +82,14 @@ class Builder(Parts):
             self.node("Add", [result, rest], [output])
 
     def rows(self, ids: str, module: str, table: AffineMatrix, output: str) -> None:
-        """Add `output` = the rows of a quantized table with these ids."""
+        """Add the lookup of rows of a quantized table.
+
+        Args:
+            ids: name of the ids.
+            module: name of the table, which its initializers get.
+            table: the quantized table.
+            output: name of the result.
+        """
         width, columns = row_container_bits(table.bits, table.columns), table.columns
         per_byte, groups = 8 // width, table.scale.shape[1]
         packed = self.constant(pack(table.codes, width).reshape(len(table.codes), -1), f"{module}.codes")
@@ -110,7 +125,7 @@ class Builder(Parts):
         repeats = matrix.group_size // block
         codes = matrix.codes
         shift = 2 ** (width - 1) - matrix.zero if isinstance(matrix.zero, int) else 2**width
-        own_zero = int(codes.max()) + shift < 2**width  # shift to the kernels' default zero, stored nowhere
+        own_zero = int(codes.max()) + shift < 2**width  # shift to the kernels' default zero point, which is not stored
         if own_zero:
             codes = codes + np.uint8(shift)
         blocks = matrix.columns // block
@@ -137,12 +152,12 @@ class Builder(Parts):
         )  # fmt: skip
 
     def _for_compilers(self, x: str, module: str, matrix: AffineMatrix, output: str, bias: str | None) -> None:
-        """A product in blocks, or in QDQ form for widths without blocks: signed codes with one scale per row.
+        """Add a product in blocks or, for widths without blocks, in QDQ form: signed codes with one scale per row.
 
-        Planned inputs are rounded by `QuantizeLinear` and `DequantizeLinear` before either.
+        Planned inputs are rounded by `QuantizeLinear` and `DequantizeLinear` before the product.
 
         Raises:
-            UsageError: the matrix has offsets, or a width without blocks several ranges per row.
+            UsageError: the matrix has offsets, or several ranges per row at a width without blocks.
         """
         in_blocks = container_bits(matrix.bits) in self._block_sizes
         whole_rows = matrix.scale.shape[1] == 1
@@ -176,7 +191,7 @@ class Builder(Parts):
     def _static(
         self, x: str, module: str, matrix: AffineMatrix, planned: InputRange, output: str | None, bias: str | None
     ) -> str:
-        """A product of inputs in a planned range: one node, which scales the integers and adds the bias as well."""
+        """Add a product of inputs with a planned range: one node, which also scales the integers and adds the bias."""
         scale_of_x, zero_of_x = self._planned_range(planned)
         codes, zeros = self._signed_codes(module, matrix)
         inputs = [self._planned_codes(x, planned), codes, scale_of_x, self._row_scale(module, matrix), zero_of_x, zeros]
@@ -200,7 +215,7 @@ class Builder(Parts):
         return self._shared[key]
 
     def _rounded(self, x: str, planned: InputRange) -> str:
-        """Inputs rounded to their levels."""
+        """Return the inputs rounded to the levels of their range."""
         key = ("rounded", x, repr(planned))
         if key not in self._shared:
             codes = self._planned_codes(x, planned)
@@ -213,14 +228,14 @@ class Builder(Parts):
         return self.widened(matrix.scale.reshape(-1), f"{module}.scale")
 
     def _signed_codes(self, module: str, matrix: AffineMatrix) -> tuple[str, str]:
-        """Signed codes `[columns, rows]` and the zero points of rows that differ, which kernels subtract; "" for 0."""
+        """Return signed codes `[columns, rows]`, and the zero points that kernels subtract if rows differ, else ""."""
         if isinstance(matrix.zero, int):
             return self._signed(module, matrix), ""
         zeros = self.constant(matrix.zero.reshape(-1).astype(np.int8), f"{module}.zero")
         return self._signed(module, replace(matrix, zero=0)), zeros
 
     def _signed(self, module: str, matrix: AffineMatrix) -> str:
-        """Codes minus their zero point, int8 `[columns, rows]`: stored packed, expanded when the session starts."""
+        """Return codes minus zero points, int8 `[columns, rows]`: stored packed, expanded when the session starts."""
         key = ("signed", module)
         if key in self._shared:
             return self._shared[key]
@@ -239,7 +254,7 @@ class Builder(Parts):
         return weights
 
     def _rest(self, x: str, module: str, matrix: AffineMatrix, values: NDArray[np.floating]) -> str:
-        """Group sums of the inputs, rounded as planned, times `AffineMatrix.rest`."""
+        """Return the group sums of the inputs, rounded as planned, times `AffineMatrix.rest`."""
         if matrix.input is not None:
             x = self._rounded(x, matrix.input)
         groups = matrix.scale.shape[1]
@@ -267,12 +282,12 @@ class Builder(Parts):
 
 
 def _rounding_domain(planned: InputRange) -> str:
-    """The standard operators have no 16-bit codes before operator set 21."""
+    """Return the domain of rounding: standard operators have no 16-bit codes before operator set 21."""
     return "" if planned.bits == 8 else "com.microsoft"
 
 
 def _lookup(width: int, zero: int, dtype: Any) -> NDArray[Any]:
-    """Codes of every byte minus a zero point, `[256, codes per byte]`, lowest bits first."""
+    """Return the codes in every byte minus a zero point, `[256, codes per byte]`, lowest bits first."""
     shifts = np.arange(8 // width) * width
     codes: NDArray[Any] = (np.arange(256)[:, None] >> shifts & (2**width - 1)) - zero
     return codes.astype(dtype)

@@ -23,7 +23,14 @@ class Parts:
         self._count = 0
 
     def node(self, kind: str, inputs: list[str], outputs: int | list[str] = 1, **attributes: Any) -> str:
-        """Add a node and return the name of its first output."""
+        """Add a node and return the name of its first output.
+
+        Args:
+            kind: its operator.
+            inputs: names of its inputs.
+            outputs: names of its outputs, or their number.
+            **attributes: attributes of the operator.
+        """
         self._count += 1
         if isinstance(outputs, int):
             outputs = [f"q{self._count}_{index}" for index in range(outputs)]
@@ -35,8 +42,12 @@ class Parts:
     def constant(self, array: NDArray[Any] | Any, name: str | None = None) -> str:
         """Add an initializer and return its name.
 
-        A module may read its weight as a table and in a product (tied masked-LM heads): where both need the same bytes
-        in another shape, the second is a view of the first; where they need other bytes, each has its own.
+        A weight may be read as a table and in a product (tied masked-LM heads). If both need the same bytes in another
+        shape, the second is a view of the first; if they need other bytes, each has its own initializer.
+
+        Args:
+            array: values of the initializer.
+            name: its name; None makes one.
         """
         array = np.ascontiguousarray(array)
         if name is None:
@@ -57,7 +68,12 @@ class Parts:
         return self._shared[key]
 
     def widened(self, array: NDArray[np.float16], name: str) -> str:
-        """Return a float16 initializer as float32; the session converts it once."""
+        """Add a float16 initializer, and return the name of its float32 values, which a session computes once.
+
+        Args:
+            array: values of the initializer.
+            name: its name.
+        """
         key = ("widened", name, str(array.shape))
         if key not in self._shared:
             self._shared[key] = self.node("Cast", [self.constant(array, name)], to=TensorProto.FLOAT)

@@ -1,4 +1,4 @@
-"""What the exporter of PyTorch writes into ONNX graphs and nobody needs."""
+"""Removes from ONNX graphs what PyTorch's exporter writes and nothing needs."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from typing import Any
 import numpy as np
 from onnx import numpy_helper
 
-MASKED = np.float32(-1e30)  # score of a token that is not to be seen: its softmax is exactly 0 beside any real score
+MASKED = np.float32(-1e30)  # score of a masked token: its softmax is exactly 0 beside any real score
 
 
 def drop_aliases(graph: Any) -> None:
-    """Let readers of `Identity(initializer)` read the initializer: the exporter shares repeated layers' weights so."""
+    """Replace `Identity(initializer)`, by which the exporter shares weights of repeated layers, by the initializer.
+
+    Args:
+        graph: an ONNX graph; changed in place.
+    """
     aliases = {initializer.name: initializer.name for initializer in graph.initializer}
     kept = []
     for node in graph.node:
@@ -26,10 +30,13 @@ def drop_aliases(graph: Any) -> None:
 
 
 def drop_guards(graph: Any) -> None:
-    """Drop what turns the NaN of attention that sees no token into 0: two passes over all scores of each layer.
+    """Drop the nodes that replace NaN by 0 for queries that see no token: two passes over all scores of each layer.
 
-    With finite scores for masked tokens there is no NaN; that attention then sees all tokens alike. Only padding and
-    texts without any token have it, and nothing reads what they get.
+    With finite scores for masked tokens there is no NaN: such queries weight all tokens equally. Only padding and texts
+    without any token have such queries, and nothing reads their results.
+
+    Args:
+        graph: an ONNX graph; changed in place.
     """
     makers = {name: node for node in graph.node for name in node.output}
     guarded = {

@@ -8,17 +8,17 @@ import numpy as np
 
 from .quiet_openvino import op
 
-MASKED = np.float32(-1e30)  # score of a token that is not to be seen: its softmax is exactly 0 beside any real score
+MASKED = np.float32(-1e30)  # score of a masked token: its softmax is exactly 0 beside any real score
 
 
 def finite_scores(model: Any) -> None:
-    """Give masked tokens a finite score, so that attention that sees no token is no NaN.
+    """Give masked tokens a finite score, so that queries that see no token do not get NaN.
 
-    Padding beyond a local window sees none; PyTorch answers with zeros there, and whoever pools all tokens with a mask
-    multiplies NaN by 0.
+    Padding beyond a local window sees no token; PyTorch returns zeros there, but NaN would survive pooling with a mask,
+    because it multiplies NaN by 0.
 
     Args:
-        model: changed.
+        model: an OpenVINO model; changed in place.
     """
     scores: dict[tuple[str, int], Any] = {}
     for node in model.get_ordered_ops():
@@ -34,11 +34,11 @@ def finite_scores(model: Any) -> None:
 
 
 def rounded_output(product: Any, ends: tuple[float, float]) -> None:
-    """Let all readers of a product and its bias read them rounded to 256 levels, so that integers are multiplied.
+    """Round a product plus its bias to 256 levels for all its readers, so that they multiply integers.
 
     Args:
-        product: an output of the graph.
-        ends: of the range.
+        product: an output of a node.
+        ends: ends of the range.
     """
     readers = product.get_target_inputs()
     if len(readers) == 1 and next(iter(readers)).get_node().get_type_name() == "Add":  # the bias

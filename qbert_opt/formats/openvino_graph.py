@@ -32,13 +32,23 @@ class Weights:
         self._rounded_inputs: dict[tuple[int, str, InputRange], Any] = {}
 
     def packed(self, codes: NDArray[np.uint8], width: int, shape: tuple[int, ...]) -> Any:
-        """Return a constant of packed codes of 2, 4 or 8 bits: u2, u4 or u8."""
+        """Return a constant of packed codes: u2, u4 or u8.
+
+        Args:
+            codes: the codes, packed.
+            width: bits of a code, 2, 4 or 8.
+            shape: shape of the constant, in codes.
+        """
         array = pack(codes, width)
         self._alive.append(array)
         return op.constant(ov.Tensor(array, ov.Shape(list(shape)), TYPES[width]))
 
     def plain(self, array: NDArray[Any]) -> Any:
-        """Return a constant of a numpy array."""
+        """Return a constant of a numpy array.
+
+        Args:
+            array: values of the constant.
+        """
         array = np.ascontiguousarray(array)
         self._alive.append(array)
         return op.constant(array)
@@ -49,8 +59,8 @@ class Weights:
         Args:
             x: output of a node, `[..., columns]`.
             matrix: the weight.
-            constant: whether no input of the graph changes x. The compiler fails to fold a product with packed weights
-                on the right; it folds one with packed weights on the left, so that it is computed once.
+            constant: whether x does not depend on the graph's inputs. The compiler folds such a product, so that it is
+                computed once, only if the packed weights are on the left.
         """
         if matrix.input is not None:
             x = self._rounded(x, matrix.input)
@@ -70,7 +80,12 @@ class Weights:
         return op.add(product, op.multiply(sums, left) if by_rows else op.matmul(sums, left, False, True)).output(0)
 
     def rows(self, ids: Any, table: AffineMatrix) -> Any:
-        """Return rows of a quantized table by int ids, float32 `[..., columns]`: bytes are gathered, then unpacked."""
+        """Return rows of a quantized table, float32 `[..., columns]`: bytes are gathered, then unpacked.
+
+        Args:
+            ids: output of a node, integers `[...]`.
+            table: the quantized table.
+        """
         columns, axis = table.columns, op.constant(np.int64(0))
         width, packed = planes(table)
         codes = self._apart(op.convert(op.gather(self.plain(packed), ids, axis), "f32"), width)
@@ -84,7 +99,7 @@ class Weights:
         return op.reshape(weights, self.plain(np.array([0, 0, columns], np.int64)), True).output(0)
 
     def _apart(self, packed: Any, width: int) -> Any:
-        """Codes of `planes` that bytes hold, bytes and codes in floats: exact, and much faster than shifts of bytes."""
+        """Unpack bytes that `planes` packed. Bytes and codes are floats: exact, and much faster than shifting bytes."""
         highest_first, left = [], packed
         for place in range(8 - width, 0, -width):
             part = op.floor(op.multiply(left, op.constant(np.float32(0.5**place))))
@@ -93,7 +108,11 @@ class Weights:
         return op.concat([left, *reversed(highest_first)], -1) if highest_first else left
 
     def table(self, table: AffineMatrix) -> Any:
-        """Return all rows of a quantized table, float32 `[rows, columns]`."""
+        """Return all rows of a quantized table, float32 `[rows, columns]`.
+
+        Args:
+            table: the quantized table.
+        """
         ids = op.constant(self._held(np.arange(table.rows)[None]))
         return op.squeeze(self.rows(ids, table), op.constant(np.int64(0))).output(0)
 
@@ -125,7 +144,7 @@ class Weights:
         return op.multiply(op.convert(signed, "f32"), scale)
 
     def _rounded(self, x: Any, planned: InputRange) -> Any:
-        """Inputs rounded to their 256 levels, once for all matrices that read the same x."""
+        """Return inputs rounded to 256 levels; computed once for all matrices that read the same x."""
         key = (x.get_index(), x.get_node().get_friendly_name(), planned)
         if key not in self._rounded_inputs:
             low, high = (op.constant(np.float32(end)) for end in planned.ends)
@@ -137,7 +156,7 @@ class Weights:
         return array
 
     def _group_sums(self, x: Any, matrix: AffineMatrix) -> Any:
-        """Sums of x over groups of inputs `[..., groups]`, once for all matrices that read the same x."""
+        """Return sums of x over groups of inputs, `[..., groups]`; computed once for all that read the same x."""
         groups, group_size = matrix.scale.shape[1], matrix.group_size
         key = (x.get_index(), x.get_node().get_friendly_name(), group_size)
         if key not in self._sums:

@@ -1,8 +1,8 @@
 """OpenVINO without its telemetry.
 
-Importing it sends a message to Google Analytics from a process of its own, waits for that for up to three seconds, and
-leaves files in the home folder, unless its user has opted out. Where the package that does so is missing, OpenVINO
-takes a stand-in that does nothing. So the package is hidden while OpenVINO is imported for the first time.
+Unless the user has opted out, importing OpenVINO sends a message to Google Analytics from a separate process, waits for
+it for up to three seconds, and leaves files in the home folder. If the package that does so is missing, OpenVINO uses a
+stub that does nothing. We therefore hide the package while OpenVINO is imported for the first time.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 _TELEMETRY = "openvino_telemetry"
-_modules: dict[str, Any] = sys.modules  # None stands for a module that cannot be imported
+_modules: dict[str, Any] = sys.modules  # None: the module cannot be imported
 _hidden = _TELEMETRY not in _modules
 if _hidden:
     _modules[_TELEMETRY] = None

@@ -1,8 +1,8 @@
 """The TFLite container, version 3: constants and operations of one graph, without running or importing LiteRT.
 
-LiteRT checks little of what it opens, and a damaged file may end its process. So a file is read here first, and
-accepted only if every byte of it is what `write_tflite` writes for what was read. Besides, its description holds a hash
-of all but long constants, of which no value is an index or a size.
+LiteRT checks little of what it opens, and a damaged file may crash its process. So a file is read here first, and
+accepted only if writing its contents again with `write_tflite` gives the same bytes. In addition, its description
+contains a hash of everything except long constants, whose values are never indices or sizes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _TYPES = {"float32": 0, "float16": 1, "int32": 2, "bool": 6, "int8": 9, "int4": 
 _TYPE_NAMES = {number: name for name, number in _TYPES.items()}
 _ITEM_BITS = {"float32": 32, "float16": 16, "int32": 32, "bool": 8, "int8": 8, "int4": 4, "int2": 2}
 _CODE_BITS = {"int8": 8, "int4": 4, "int2": 2}
-_BYTE_CODES = 127  # operators beyond have their number in another field
+_BYTE_CODES = 127  # operators with larger numbers have them in another field
 Array = NDArray[Any]
 
 
@@ -44,8 +44,8 @@ class Tensor:
     Attributes:
         kind: float32, float16, int32, bool, int8, int4 or int2.
         shape: -1 stands for the number of tokens.
-        value: numbers, or a matrix in codes; None for what is computed.
-        name: empty for what nobody asks for.
+        value: numbers, or a matrix in codes; None for a computed value.
+        name: empty for a tensor that nothing looks up by name.
     """
 
     kind: str
@@ -59,11 +59,11 @@ class Operation:
     """An operation of the graph.
 
     Attributes:
-        operator: in `OPERATORS`.
+        operator: name in `OPERATORS`.
         inputs: indices of tensors; -1 stands for an input that is left out.
         outputs: indices of tensors.
-        options: of the operator; what is absent is zero.
-        version: of the operator.
+        options: options of the operator; absent ones are zero.
+        version: version of the operator.
     """
 
     operator: str
@@ -80,9 +80,9 @@ class TfliteFile:
     Attributes:
         tensors: constants and values.
         operations: in the order in which they run.
-        inputs: tensors by name, of the signature.
-        outputs: tensors by name, of the signature.
-        tokens: how many the file is laid out for; whoever runs it may resize its inputs.
+        inputs: input tensors of the signature, by name.
+        outputs: output tensors of the signature, by name.
+        tokens: number of tokens that the file is laid out for; a program that runs it may resize the inputs.
     """
 
     tensors: tuple[Tensor, ...]
@@ -96,8 +96,8 @@ def write_tflite(path: Path, contents: TfliteFile) -> None:
     """Write a file.
 
     Args:
-        path: of the file.
-        contents: a graph.
+        path: path of the file.
+        contents: the graph.
 
     Raises:
         UsageError: the file would be larger than the format allows.
@@ -117,10 +117,10 @@ def read_tflite(path: Path) -> TfliteFile:
     """Read a file that `write_tflite` wrote; constants are mapped, not copied.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Raises:
-        InputFileError: it is another file, or damaged.
+        InputFileError: it is not such a file, or is damaged.
     """
     size = path.stat().st_size
     data: NDArray[np.uint8] = np.memmap(path, np.uint8, "r") if size else np.empty(0, np.uint8)
@@ -140,15 +140,15 @@ def read_tflite(path: Path) -> TfliteFile:
 
 
 def _graph_hash(contents: TfliteFile) -> str:
-    """Hash everything before the long constants, with zeros in the place of this hash."""
+    """Hash everything before the long constants, with zeros in place of this hash."""
     head = next(pieces(SCHEMA, "Model", _model(contents, NO_HASH)))
     return hashlib.sha256(bytes(head)).hexdigest()
 
 
 def _model(contents: TfliteFile, graph_hash: str) -> Record:
-    """Lay a graph out as the schema has it: scales of blocks are tensors of their own, behind the others."""
+    """Lay out a graph according to the schema: scales of blocks are separate tensors, after all others."""
     tensors: list[Record] = []
-    buffers: list[Record] = [{}]  # the first one is empty, for what has no constant
+    buffers: list[Record] = [{}]  # the first one is empty, for tensors without constants
     scales: list[Record] = []
     zeros: dict[int, Array] = {}  # zero points, one array for all matrices with as many rows
     for tensor in contents.tensors:
@@ -213,7 +213,7 @@ def _bytes(array: Array) -> NDArray[np.uint8]:
 
 
 def _contents(record: Record) -> TfliteFile:
-    """Read what `_model` laid out; whatever it would lay out otherwise is found when it does so again."""
+    """Read what `_model` laid out; any difference from its layout is found when the contents are laid out again."""
     [graph], [signature] = record["subgraphs"], record["signature_defs"]
     kinds = [(OPERATOR_NAMES[item.get("builtin_code", 0)], item["version"]) for item in record["operator_codes"]]
     listed, buffers = graph["tensors"], record["buffers"]
@@ -238,7 +238,7 @@ def _contents(record: Record) -> TfliteFile:
 
 
 def _is_scale(item: Record) -> bool:
-    """Whether a tensor is the scales of blocks: those stand last, and nothing else is float16 without a name."""
+    """Whether a tensor contains scales of blocks: these come last, and no other tensor is float16 without a name."""
     return item.get("type") == _TYPES["float16"] and "name" not in item
 
 
@@ -265,7 +265,7 @@ def _read_tensor(item: Record, listed: list[Record], buffers: list[Record]) -> T
             raise MalformedError(f"{name} has {kind} in blocks of {blocks['block_size']} for {columns} inputs")
         sizes = (rows, columns // blocks["block_size"])
         if not _is_scale(other) or tuple(other["shape"]) != sizes:
-            raise MalformedError(f"{name} has other scales than one for each block")
+            raise MalformedError(f"{name} does not have one scale for each block")
         scale = _data(other, sizes, "float16", buffers).view(np.float16).reshape(sizes)
     return Tensor(kind, shape, Codes(_CODE_BITS[kind], (rows, columns), data, scale), name)
 

@@ -14,7 +14,7 @@ from .tflite_file import Operation, Tensor, TfliteFile
 
 TOKENS = -1
 NOTHING = -1  # an input that is left out
-FLOAT_BIAS = 12  # versions of FULLY_CONNECTED and EMBEDDING_LOOKUP whose kernels know int4, int2 and blocks
+FLOAT_BIAS = 12  # versions of FULLY_CONNECTED and EMBEDDING_LOOKUP whose kernels support int4, int2 and blocks
 CODED_ROWS = 4
 _INT32, _BOOL, _FLOAT = 2, 6, 0  # TensorType
 Floats = NDArray[np.floating]
@@ -28,7 +28,7 @@ class Graph:
         """Start without tensors.
 
         Args:
-            tokens: for which the file is laid out.
+            tokens: number of tokens that the file is laid out for.
         """
         self._tokens = tokens
         self._tensors: list[Tensor] = []
@@ -36,7 +36,7 @@ class Graph:
         self._constants: dict[tuple[str, tuple[int, ...], bytes], int] = {}
 
     def finished(self, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> TfliteFile:
-        """Return the file. Without codes, every tensor gets a name, which Google's quantizer asks for.
+        """Return the file. Without codes, every tensor gets a name, because Google's quantizer needs one.
 
         Args:
             inputs: values by name.
@@ -48,11 +48,20 @@ class Graph:
         return TfliteFile(tuple(tensors), tuple(self._operations), dict(inputs), dict(outputs), self._tokens)
 
     def ids(self, name: str) -> int:
-        """Add an input, int32 `[1, tokens]`."""
+        """Add an input, int32 `[1, tokens]`.
+
+        Args:
+            name: name of the input.
+        """
         return self._value("int32", (1, TOKENS), name)
 
     def constant(self, array: NDArray[Any], name: str = "") -> int:
-        """Add a constant in the type that it has; equal ones without a name are one."""
+        """Add a constant of the array's type; equal constants without a name are stored once.
+
+        Args:
+            array: values of the constant.
+            name: name of its tensor; may be empty.
+        """
         key = (str(array.dtype), array.shape, array.tobytes() if array.size <= 64 else b"")
         if key[2] and not name and key in self._constants:
             return self._constants[key]
@@ -68,8 +77,8 @@ class Graph:
         Args:
             ids: int32 `[count]`.
             table: `[rows, columns]`, float32 or codes.
-            name: of the module; quantizers find floats by the name of what is looked up.
-            count: of ids.
+            name: name of the module; quantizers find float tables by the name of the result.
+            count: number of ids.
         """
         coded = isinstance(table, Codes)
         inputs, shape = (ids, self._weight(table, f"{name}.weight")), (count, table.shape[1])
@@ -82,9 +91,9 @@ class Graph:
 
         Args:
             x: `[count, columns]`.
-            weight: `[rows, columns]`; what is float16 is widened in the graph.
+            weight: `[rows, columns]`; a float16 weight is widened in the graph.
             bias: float32 `[rows]`, or None.
-            name: of the layer; quantizers find floats by the name of the product.
+            name: name of the layer; quantizers find float weights by the name of the product.
             count: rows of `x`.
         """
         held = self._weight(weight, f"{name}.weight")
@@ -98,7 +107,15 @@ class Graph:
         )
 
     def normalized(self, x: int, scale: Floats, shift: Floats, epsilon: float, name: str) -> int:
-        """Apply LayerNorm to `[tokens, columns]`."""
+        """Apply LayerNorm.
+
+        Args:
+            x: `[tokens, columns]`.
+            scale: float32 `[columns]`.
+            shift: float32 `[columns]`.
+            epsilon: number that is added to the variance.
+            name: name of the layer.
+        """
         columns = len(scale)
         axis = self.constant(np.array([1], np.int32))
         mean = self._add("MEAN", (x, axis), (TOKENS, 1), {"keep_dims": True})
@@ -110,14 +127,14 @@ class Graph:
         return self.both("ADD", scaled, self.constant(np.asarray(shift, np.float32), f"{name}.bias"))
 
     def attention(self, query: int, key: int, value: int, mask: int, heads: int) -> int:
-        """Attend.
+        """Add multi-head attention.
 
         Args:
             query: `[tokens, columns]`; `key` and `value` likewise.
             key: see `query`.
             value: see `query`.
             mask: float32 `[1, tokens]`, added to the scores.
-            heads: that the columns are cut into.
+            heads: number of heads that the columns are split into.
         """
         columns = self._tensors[query].shape[1]
         size = columns // heads
@@ -133,19 +150,33 @@ class Graph:
         return self.reshaped(self._add("TRANSPOSE", (seen, swap), (TOKENS, heads, size)), (TOKENS, columns))
 
     def reshaped(self, x: int, shape: tuple[int, ...], name: str = "") -> int:
-        """Reshape; -1 stands for the number of tokens."""
+        """Reshape a value.
+
+        Args:
+            x: a value of any shape.
+            shape: the new shape; -1 stands for the number of tokens.
+            name: name of the result; may be empty.
+        """
         sizes = np.array(shape, np.int32)
         kind = self._tensors[x].kind
         return self._add("RESHAPE", (x, self.constant(sizes)), shape, {"new_shape": sizes}, kind=kind, name=name)
 
     def first(self, x: int) -> int:
-        """Return the first token's row of `[tokens, columns]`."""
+        """Return the first token's row.
+
+        Args:
+            x: `[tokens, columns]`.
+        """
         columns = self._tensors[x].shape[1]
         start, size = (self.constant(np.array(pair, np.int32)) for pair in ((0, 0), (1, columns)))
         return self._add("SLICE", (x, start, size), (1, columns))
 
     def halves(self, x: int) -> tuple[int, int]:
-        """Split `[tokens, 2]` into its columns."""
+        """Split a value into its two columns.
+
+        Args:
+            x: `[tokens, 2]`.
+        """
         axis = self.constant(np.array(1, np.int32))
         parts = self._value("float32", (TOKENS, 1)), self._value("float32", (TOKENS, 1))
         self._operations.append(Operation("SPLIT", (axis, x), parts, {"num_splits": len(parts)}))
@@ -156,8 +187,8 @@ class Graph:
 
         Args:
             ids: int32 `[tokens]`.
-            padding: token that is not counted and gets its own id; others count from the next one. None counts every
-                token, from 0.
+            padding: id of the padding token, whose position is this id; other tokens are numbered from the next one.
+                None numbers every token, from 0.
         """
         other = self.constant(np.array([-1 if padding is None else padding], np.int32))
         differs = self._add("NOT_EQUAL", (ids, other), (TOKENS,), kind="bool")
@@ -170,20 +201,41 @@ class Graph:
         return self._add("ADD", (counted, other), (TOKENS,), kind="int32")
 
     def hidden(self, mask: int, hides: float) -> int:
-        """Return what is added to scores: 0 where a mask is 1, `-hides` where it is 0; float32 `[1, tokens]`."""
+        """Return the term to add to attention scores, float32 `[1, tokens]`: 0 where a mask is 1, else `-hides`.
+
+        Args:
+            mask: int32 `[1, tokens]`.
+            hides: a large number.
+        """
         floats = self._cast(mask, _INT32, _FLOAT, "float32")
         return self.both("MUL", self.both("SUB", floats, self.number(1)), self.number(hides))
 
     def one(self, operator: str, x: int, options: Mapping[str, Any] | None = None) -> int:
-        """Apply an operator to each number."""
+        """Apply an operator to each number.
+
+        Args:
+            operator: name in `OPERATORS`.
+            x: a value of any shape.
+            options: options of the operator.
+        """
         return self._add(operator, (x,), self._tensors[x].shape, options)
 
     def both(self, operator: str, a: int, b: int) -> int:
-        """Apply an operator to two values, the second of which is broadcast."""
+        """Apply an operator to two values.
+
+        Args:
+            operator: name in `OPERATORS`.
+            a: a value, whose shape the result has.
+            b: a value that is broadcast to this shape.
+        """
         return self._add(operator, (a, b), self._tensors[a].shape)
 
     def number(self, value: float) -> int:
-        """Add a constant of one number."""
+        """Add a constant of one number.
+
+        Args:
+            value: the number.
+        """
         return self.constant(np.array([value], np.float32))
 
     def _cast(self, x: int, source: int, target: int, kind: str) -> int:

@@ -1,4 +1,4 @@
-"""The tables and operators of TFLite files, version 3, that are written and read here.
+"""The tables and operators of TFLite files, version 3, that we write and read.
 
 Source: tensorflow/compiler/mlir/lite/schema/schema.fbs.
 """
@@ -12,12 +12,12 @@ from .flatbuffer import Schema
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """An operator that is written here.
+    """An operator that we write.
 
     Attributes:
         number: BuiltinOperator of the schema.
         options: number and table of its options; None for an operator that needs none.
-        fields: of that table.
+        fields: fields of that table.
     """
 
     number: int

@@ -1,4 +1,4 @@
-"""What every tokenizer must have before it is written beside a model's table."""
+"""Checks of a tokenizer before it is written beside a model's table."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ..errors import UsageError
 
 
 def tokenizer_document(tokenizer: Any) -> dict[str, Any]:
-    """Return the description of a tokenizer that `tokenizer.json` holds; empty if it has none.
+    """Return the content of a tokenizer's `tokenizer.json`; empty if it has none.
 
     Args:
-        tokenizer: of transformers.
+        tokenizer: a transformers tokenizer.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     return {} if backend is None else dict(json.loads(backend.to_str()))
@@ -22,9 +22,9 @@ def tokens_by_id(tokenizer: Any, target: str, rows: int) -> dict[int, str]:
     """Return the tokens of a tokenizer by their ids.
 
     Args:
-        tokenizer: of transformers.
-        target: what it is for, for messages.
-        rows: of the model's table.
+        tokenizer: a transformers tokenizer.
+        target: what the model is converted for, for messages.
+        rows: rows of the model's table.
 
     Raises:
         UsageError: a token has no row.

@@ -1,4 +1,4 @@
-"""A torch model in the form that converters need: token arrays in, named outputs out, nothing else."""
+"""A torch model in the form that converters need: it takes token arrays and returns named outputs, nothing else."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ..models.folder_files import first_line
 from ..models.loading import EXAMPLE_TOKENS, LoadedModel
 from .first_token import first_token_from, first_token_module
 
-MAX_SHOWN = 400  # characters of a foreign message
+MAX_SHOWN = 400  # characters of a converter's message
 OUTPUTS = ("logits", "start_logits", "end_logits", "last_hidden_state")
 EXAMPLE = ["turn the light on in the kitchen please", "play a song"]  # two lengths: padding must be traced
 
 
 class _Positional(nn.Module):
-    """Token arrays in, a tuple out; further arrays stand in for the weights of `tables`.
+    """Takes token arrays and returns a tuple; further arrays replace the weights of `tables`.
 
     Attributes:
-        first_only: module from which on the first token alone is computed; None for no such module.
+        first_only: module from which on only the first token is computed; None if there is no such module.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class _Positional(nn.Module):
 
 @contextmanager
 def _weights(model: nn.Module, weights: dict[str, torch.Tensor]) -> Iterator[None]:
-    """Let tensors stand in for the weights of modules; `torch.func.functional_call` cannot be traced."""
+    """Replace the weights of modules inside the context; `torch.func.functional_call` cannot be traced."""
     modules = {name: model.get_submodule(name) for name in weights}
     own = {name: module._parameters.pop("weight") for name, module in modules.items()}
     try:
@@ -69,8 +69,8 @@ class TracedModel:
         example: two padded texts.
         output_ranks: number of axes of each output; `logits` has 2 for a classifier and 3 for a tagger.
         tables: embedding tables whose weight the model reads whole instead of looking up rows (DeBERTa's relative
-            positions). Converters would fold everything computed from such a constant, quantized products included,
-            so that they trace these weights as further inputs; see `with_tables`.
+            positions). Converters would fold everything computed from such a constant, even quantized products;
+            therefore these weights are traced as further inputs, see `with_tables`.
     """
 
     module: nn.Module
@@ -97,8 +97,8 @@ def traceable(loaded: LoadedModel, *, lean: bool = False) -> TracedModel:
     """Wrap a loaded model; a run on two texts determines which outputs it has.
 
     Args:
-        loaded: in evaluation mode.
-        lean: compute nothing that no output reads: see `first_token`.
+        loaded: the model, in evaluation mode.
+        lean: whether to skip everything that no output depends on, see `first_token`.
     """
     short = {"truncation": True, "max_length": min(loaded.longest, EXAMPLE_TOKENS)}
     encoded: dict[str, Any] = dict(loaded.tokenizer(EXAMPLE, padding=True, return_tensors="pt", **short))
@@ -132,7 +132,7 @@ def converting(name: str) -> Iterator[None]:
     """Trace quietly; errors of a converter, which have no common base class, become one line.
 
     Args:
-        name: of the converter.
+        name: name of the converter.
 
     Raises:
         InputFileError: the converter cannot convert this model.

@@ -1,8 +1,8 @@
-"""A WordPiece vocabulary as llama.cpp has it.
+"""A WordPiece vocabulary as llama.cpp stores it.
 
 llama.cpp's `bert` tokenizer always lower-cases, strips accents, splits Chinese characters and punctuation, and puts
-[CLS] and [SEP] around the text (llama-vocab.cpp, `llm_tokenizer_wpm`). A tokenizer that reads texts otherwise is
-refused: the file would answer another question.
+[CLS] and [SEP] around the text (llama-vocab.cpp, `llm_tokenizer_wpm`). A tokenizer that works differently is refused,
+because the model would read other tokens.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ def vocabulary(tokenizer: Any, target: str, rows: int) -> dict[str, Any]:
     """Return a tokenizer as metadata of a GGUF file.
 
     Args:
-        tokenizer: of transformers.
-        target: what it is for, for messages.
-        rows: of the model's table, as many as the file has tokens: rows without a token get a name of their own.
+        tokenizer: a transformers tokenizer.
+        target: what the model is converted for, for messages.
+        rows: rows of the model's table, which is the number of tokens in the file; a row without a token gets a name.
 
     Raises:
-        UsageError: llama.cpp would read texts otherwise, in what the message says; or a token has no row.
+        UsageError: llama.cpp would tokenize texts differently (the message says how), or a token has no row.
     """
     document = tokenizer_document(tokenizer)
     reason = _difference(document, tokenizer)
@@ -43,7 +43,7 @@ def vocabulary(tokenizer: Any, target: str, rows: int) -> dict[str, Any]:
         "tokenizer.ggml.token_type": [_CONTROL if index in special else _NORMAL for index in range(rows)],
         "tokenizer.ggml.bos_token_id": tokenizer.cls_token_id,
         "tokenizer.ggml.eos_token_id": tokenizer.sep_token_id,
-        "tokenizer.ggml.seperator_token_id": tokenizer.sep_token_id,  # the format spells it so
+        "tokenizer.ggml.seperator_token_id": tokenizer.sep_token_id,  # the format's own spelling
         "tokenizer.ggml.unknown_token_id": tokenizer.unk_token_id,
         "tokenizer.ggml.padding_token_id": tokenizer.pad_token_id,
         "tokenizer.ggml.mask_token_id": tokenizer.mask_token_id,
@@ -52,7 +52,7 @@ def vocabulary(tokenizer: Any, target: str, rows: int) -> dict[str, Any]:
 
 
 def _difference(document: dict[str, Any], tokenizer: Any) -> str | None:
-    """Say in what the model's tokenizer differs from llama.cpp's; None if in nothing."""
+    """Return how the model's tokenizer differs from llama.cpp's; None if it does not."""
     model = document.get("model") or {}
     if model.get("type") != "WordPiece":
         return f"it is {model.get('type') or type(tokenizer).__name__}, not WordPiece"
@@ -62,7 +62,7 @@ def _difference(document: dict[str, Any], tokenizer: Any) -> str | None:
     if normalizer.get("type") != "BertNormalizer":
         return f"it normalizes texts by {normalizer.get('type') or 'nothing'}, not by BertNormalizer"
     if not normalizer.get("lowercase"):
-        return "it tells capitals from small letters"
+        return "it distinguishes upper and lower case"
     if normalizer.get("strip_accents") is False:
         return "it keeps accents"
     if not normalizer.get("handle_chinese_chars"):

@@ -1,4 +1,4 @@
-"""The transformers class that a model's config names, and models of it without weights."""
+"""The transformers class that a model's config names, and models of that class without weights."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def quiet_transformers() -> None:
 
 @contextmanager
 def refusing(source: str | Path) -> Iterator[None]:
-    """Turn any library error about a broken folder into one line: these errors have no common base class.
+    """Turn any library error about a broken folder into one line, since these errors have no common base class.
 
     Args:
         source: the folder, for messages.
@@ -61,10 +61,10 @@ def read_config(files: ModelFiles) -> Any:
     changes the values, and other implementations of attention would have to be downloaded and run.
 
     Args:
-        files: of a model folder.
+        files: contents of a model folder.
 
     Raises:
-        InputFileError: a model type that transformers does not know, or labels that contradict each other.
+        InputFileError: transformers does not know the model type, or the labels contradict each other.
     """
     kind = files.config.get("model_type")
     if kind not in CONFIG_MAPPING:
@@ -105,7 +105,10 @@ def read_config(files: ModelFiles) -> Any:
 def written_config(folder: Path) -> Any:
     """Return transformers' config of a folder that this project wrote, without its `quantization_config`.
 
-    The pooling is that of the folder's sentence-transformers files, if it has them.
+    The pooling comes from the folder's sentence-transformers files, if there are any.
+
+    Args:
+        folder: a quantized or exported folder.
 
     Raises:
         InputFileError: it cannot be read.
@@ -137,14 +140,14 @@ def config_kind(config: Any, source: str) -> OutputKind:
         source: the folder, for messages.
 
     Raises:
-        InputFileError: none of the known kinds.
+        InputFileError: the outputs are of an unknown kind.
     """
     architecture = (config.architectures or ["Model"])[0]  # encoders saved by other tools name none
     return head_kind(architecture, source)
 
 
 def build_model(config: Any, source: str) -> Any:
-    """Return a float32 model of the class that its config names, with random weights, in the shapes that it says.
+    """Return a float32 model of the class and the shapes that its config states, with random weights.
 
     Args:
         config: transformers' config.
@@ -176,7 +179,7 @@ def blank_model(config: Any, source: str) -> Any:
 
 
 def unfilled_model(config: Any, source: str) -> Any:
-    """Return the same model with buffers, and with parameters on the meta device, to be assigned.
+    """Return the same model with real buffers, and with parameters on the meta device that the caller assigns.
 
     Args:
         config: transformers' config.
@@ -185,7 +188,7 @@ def unfilled_model(config: Any, source: str) -> Any:
     Raises:
         InputFileError: no model can be built from the config.
     """
-    owner = threading.get_ident()  # another thread may build a model meanwhile, with memory
+    owner = threading.get_ident()  # another thread may meanwhile build a model that needs its memory
     with _UNFILLED:
         register = nn.Module.register_parameter
 
@@ -225,7 +228,7 @@ def check_labels(config: Mapping[str, Any], kind: OutputKind, source: str) -> No
 
     Args:
         config: `config.json` as it is in the folder.
-        kind: of the model's outputs.
+        kind: kind of the model's outputs.
         source: what the user called the model.
 
     Raises:

@@ -1,7 +1,7 @@
 """Fused or unfused attention for the calls of one thread.
 
-PyTorch's own switch, `sdpa_kernel`, is global: while one thread traces or trains a model, another that only reads it
-would get answers that differ in the last digits.
+PyTorch's own switch, `sdpa_kernel`, is global: while one thread traces or trains a model, another thread that runs it
+would get outputs that differ in the last digits.
 """
 
 from __future__ import annotations

@@ -45,16 +45,16 @@ def tokenize(
     into windows, and each window is a separate sample.
 
     Args:
-        tokenizer: the model's; its `model_max_length` is the model's window.
+        tokenizer: the model's tokenizer; its `model_max_length` is the model's window.
         texts: one tuple of one or two strings per sample; for spans a question and its context, for tags one
             string of words separated by blanks.
         batch_size: samples per batch; fewer if they are longer than 384 tokens.
         max_tokens: length at which samples are truncated; by default the model's window, for spans at most 384
             and for next tokens at most 512.
-        kind: of the model's outputs; determines the positions that carry labels.
+        kind: kind of the model's outputs; determines which positions have labels.
 
     Raises:
-        InputFileError: texts that do not suit the kind of outputs.
+        InputFileError: a text does not suit the kind of outputs.
     """
     spec = KINDS[kind]
     if hasattr(tokenizer, "batches"):  # ready samples of a plain module
@@ -186,10 +186,10 @@ def apart(batches: Sequence[TokenBatch], kind_of: Callable[[int], int]) -> list[
 
 
 def run(model: torch.nn.Module, batch: TokenBatch) -> Any:
-    """Run a model on a batch and return all that it returns; a decoder does not keep keys and values.
+    """Run a model on a batch and return everything that it returns; a decoder does not cache keys and values.
 
     Args:
-        model: any.
+        model: any model.
         batch: its inputs.
     """
     keeps = "use_cache" in inspect.signature(model.forward).parameters

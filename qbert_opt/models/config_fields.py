@@ -1,4 +1,4 @@
-"""Fields of a model's `config.json` that transformers takes as they are and fails on later, without naming them."""
+"""Fields of a model's `config.json` that transformers accepts unchecked, only to fail later without naming them."""
 
 from __future__ import annotations
 

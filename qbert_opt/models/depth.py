@@ -14,16 +14,16 @@ from .loading import LoadedModel, weights_sha256
 
 
 def without_layers(loaded: LoadedModel, layers: Collection[int]) -> LoadedModel:
-    """Return a model that leaves out some encoder layers; what they would read goes to the next layer that is kept.
+    """Return a model without some encoder layers; the input of a missing layer goes to the next layer that is kept.
 
-    The others are renumbered, so the result is an ordinary model of its class.
+    The kept layers are renumbered, so the result is an ordinary model of its class.
 
     Args:
         loaded: the model; not modified.
-        layers: numbers of the layers to leave out, from 0; none returns the model itself.
+        layers: numbers of the layers to leave out, from 0; if empty, the model itself is returned.
 
     Raises:
-        UsageError: the model has no such layers or no others, its layers share weights, or they are not alike.
+        UsageError: a layer does not exist, no layer would be left, or the layers share weights or are not alike.
     """
     if not layers:
         return loaded

@@ -1,9 +1,9 @@
 """The same model with fewer attention heads: query, key and value lose rows, the attention's output loses columns.
 
-What a head adds is replaced by its mean over calibration text, which goes into the bias of the attention's output. In
-the installed transformers BERT's attention infers its number of heads from the width of these matrices, so the smaller
-model is an ordinary model of its class. Where a class does not (relative positions by head, fused matrices, heads that
-share keys), its models are refused.
+The output of a head that is left out is replaced by its mean over calibration text, which is added to the bias of the
+attention's output. BERT's attention in the installed transformers infers its number of heads from the width of these
+matrices, so the smaller model is an ordinary model of its class. Models of classes that do not (relative positions by
+head, fused matrices, heads that share keys) are refused.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from .tracing import of_this_thread
 
 READ: tuple[Kind, ...] = ("query", "key", "value")
 OUTPUT: Kind = "attention_output"
-DIGITS = 6  # of a mean, significant: the plan stores them, and what is measured is what it stores
-SAME = 1e-4  # relative to the largest answer: two orders of the same sums
+DIGITS = 6  # significant digits of a mean in the plan; the measured model uses the means as the plan stores them
+SAME = 1e-4  # tolerance relative to the largest output: the same sums in another order
 
 HeadMeans = Mapping[tuple[int, int], Sequence[float]]
 """Mean output of a head, by its layer and number."""
@@ -42,8 +42,8 @@ class AttentionLayer:
     """The matrices of one layer's attention.
 
     Attributes:
-        modules: name of each, by its role.
-        heads: of the layer.
+        modules: name of each matrix's module, by role.
+        heads: number of heads of the layer.
         size: outputs of one head.
     """
 
@@ -67,13 +67,13 @@ class AttentionLayer:
 
 
 def attention_layers(loaded: LoadedModel) -> tuple[AttentionLayer, ...]:
-    """Return the attention of each layer of a model that can do with fewer heads.
+    """Return the attention of each layer, if the model still works with fewer heads.
 
     Args:
         loaded: the whole model.
 
     Raises:
-        UsageError: its attention does not allow it; names the class and what is in the way.
+        UsageError: its attention does not allow fewer heads; names the class and the reason.
     """
     profile = profile_model(loaded)
     reason = _obstacle(loaded, profile)
@@ -97,7 +97,7 @@ def _obstacle(loaded: LoadedModel, profile: ModelProfile) -> str | None:
     if getattr(loaded.model, "config", None) is None:
         return "a plain module has no config that could say how many a layer keeps"
     if profile.causal:
-        return "decoders are not cut"
+        return "heads of decoders cannot be left out"
     if profile.block_heads:
         return "some are left out already"
     for block in range(profile.num_blocks):
@@ -131,7 +131,7 @@ def _shape_obstacle(loaded: LoadedModel, profile: ModelProfile, parts: Sequence[
 
 
 def _check_runs(loaded: LoadedModel, layers: Sequence[AttentionLayer]) -> None:
-    """Check that layers with fewer heads run, and answer as if the others had returned zeros.
+    """Check that layers with fewer heads run, and compute what they would if the missing heads returned zeros.
 
     Raises:
         UsageError: they do not.
@@ -156,7 +156,7 @@ def _check_runs(loaded: LoadedModel, layers: Sequence[AttentionLayer]) -> None:
 def head_means(
     loaded: LoadedModel, layers: Sequence[AttentionLayer], batches: Sequence[TokenBatch]
 ) -> dict[tuple[int, int], tuple[float, ...]]:
-    """Return the mean output of every head over the tokens of texts, to as many digits as a plan stores.
+    """Return the mean output of every head over all tokens of some texts, rounded as a plan stores it.
 
     Args:
         loaded: the whole model.
@@ -186,12 +186,12 @@ def head_means(
 
 @contextmanager
 def replaced(loaded: LoadedModel, layers: Sequence[AttentionLayer], means: HeadMeans) -> Iterator[None]:
-    """Inside this context, the outputs of some heads are their means; the model itself is not modified.
+    """Inside this context, some heads return their mean outputs; the model itself is not modified.
 
     Args:
         loaded: the whole model.
         layers: its attention.
-        means: of the heads to leave out.
+        means: mean outputs of the heads to leave out.
     """
 
     def replace_by(number: int) -> Any:
@@ -225,7 +225,7 @@ def _hooked(loaded: LoadedModel, layers: Sequence[AttentionLayer], hooks: Mappin
 
 
 def without_heads(loaded: LoadedModel, dropped: DroppedHeads, layers: Sequence[AttentionLayer] = ()) -> LoadedModel:
-    """Return a model that leaves out some attention heads, with their means in the biases.
+    """Return a model without some attention heads, whose mean outputs are added to the biases.
 
     Args:
         loaded: the whole model; not modified.
@@ -233,7 +233,7 @@ def without_heads(loaded: LoadedModel, dropped: DroppedHeads, layers: Sequence[A
         layers: its attention, if it is known already.
 
     Raises:
-        UsageError: the model has no such heads, or cannot do without.
+        UsageError: the model has no such heads, or does not work without them.
     """
     layers = layers or attention_layers(loaded)
     own = (len(layers), layers[0].heads, layers[0].size)

@@ -60,7 +60,7 @@ def find_folder(source: str | Path) -> Path:
         source: a path, or a hub model's name.
 
     Raises:
-        InputFileError: a missing folder, a file, a hub model that cannot be fetched, or a folder without config.json.
+        InputFileError: the folder is missing, is a file or has no config.json, or the hub model cannot be fetched.
     """
     folder = Path(source)
     try:
@@ -77,7 +77,7 @@ def find_folder(source: str | Path) -> Path:
             f"{source}: holds an adapter without its model. Merge it into the model (peft's merge_and_unload) and save."
         )
     if is_folder and not has_config:
-        raise InputFileError(f"{source}: is no model folder: it has no config.json. Give a transformers model folder.")
+        raise InputFileError(f"{source}: is not a model folder: no config.json. Give a transformers model folder.")
     if is_folder:
         return folder
     owner, _, name = str(source).partition("/")
@@ -93,8 +93,8 @@ def read_model_files(source: str | Path) -> ModelFiles:
         source: a path, or a hub model's name.
 
     Raises:
-        InputFileError: not a model folder; a file that is missing, truncated, unreadable or a git-lfs pointer;
-            adapters; custom code; weights that are already quantized, pickled, or outside the folder.
+        InputFileError: it is not a model folder; a file is missing, truncated, unreadable or a git-lfs pointer; the
+            folder has adapters or custom code; or weights are already quantized, pickled, or outside the folder.
     """
     folder, name = find_folder(source), str(source)
     config = read_json(folder / CONFIG)
@@ -112,7 +112,7 @@ def weight_paths(files: ModelFiles) -> list[Path]:
         files: contents of the folder.
 
     Raises:
-        InputFileError: a file has gone since they were read.
+        InputFileError: a file has disappeared since the folder was read.
     """
     return _weight_files(files.folder, files.name, files.config)
 
@@ -128,7 +128,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
-            raise InputFileError(f"{path}: {path.stat().st_size} bytes; at most {MAX_JSON_BYTES} are read.")
+            raise InputFileError(f"{path}: has {path.stat().st_size} bytes; at most {MAX_JSON_BYTES} are read.")
         data = path.read_bytes()
     except OSError as error:
         raise InputFileError(f"{path}: cannot be read: {error.strerror}.") from None
@@ -163,15 +163,17 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
             return {name: StoredTensor(part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
     except (SafetensorError, OSError) as error:
         raise InputFileError(
-            f"{path}: {size} bytes are no whole safetensors file ({first_line(error)}). Copy or download it again."
+            f"{path}: {size} bytes, not a complete safetensors file ({first_line(error)}). Copy or download it again."
         ) from None
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, with the next where it only announces that; or the error's type.
+    """Return the first line of an error's message, or its type if it has no message.
+
+    If the first line only announces the next, both are returned.
 
     Args:
-        error: of any library.
+        error: an error of any library.
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if len(lines) > 1 and lines[0].endswith(":"):
@@ -283,10 +285,10 @@ def _short(source: str | Path) -> str:
 
 
 def file_stamp(path: Path) -> tuple[int, ...] | None:
-    """Return what tells whether a file was written to: size and time in ns; None if it is no longer there.
+    """Return size and modification time (ns) of a file, which change when it is written to; None if it is missing.
 
     Args:
-        path: of the file.
+        path: path of the file.
     """
     try:
         found = path.stat()

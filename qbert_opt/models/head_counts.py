@@ -1,8 +1,8 @@
 """Layers with fewer attention heads than the model's config says, as a quantized folder stores them.
 
-`fewer_heads` in `config.json` has the number of heads that each layer keeps and the shapes of the matrices that this
-makes smaller. When a model is built, these matrices get those shapes. The attention of a BERT finds its number of heads
-from their width; `fewer_heads.py` checks that a model's does before heads are left out.
+`fewer_heads` in `config.json` states how many heads each layer keeps, and the shapes of the matrices that become
+smaller. When a model is built, these matrices get those shapes. BERT's attention infers its number of heads from their
+width; before heads are left out, `fewer_heads.py` checks that the model's attention does so too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ COUNTS, SHAPES = "heads", "shapes"
 
 
 def head_counts(config: Any) -> tuple[int, ...]:
-    """Return how many heads each layer has; empty where all have those of the config.
+    """Return how many heads each layer has; empty if all layers have as many as the config states.
 
     Args:
         config: transformers' config, or None.
@@ -30,13 +30,13 @@ def is_narrowed(model: Any) -> bool:
     """Return whether layers of a model have fewer attention heads than its config says.
 
     Args:
-        model: of any kind.
+        model: any model.
     """
     return bool(head_counts(getattr(model, "config", None)))
 
 
 def narrow_attention(model: Any, source: str) -> None:
-    """Give a model's matrices the shapes that its config's heads leave them; without the field, leave it as it is.
+    """Shrink a model's matrices to the shapes in the config's `fewer_heads`; without this field, change nothing.
 
     Args:
         model: a transformers model, also on the meta device; changed in place.
@@ -63,8 +63,8 @@ def narrow_attention(model: Any, source: str) -> None:
             or not all(0 < new <= old for new, old in zip(shape, layer.weight.shape, strict=True))
         ):
             raise InputFileError(
-                f"{source}: config.json: {FIELD}: {name[:80]} with shape {str(shape)[:40]} is no part of a linear "
-                "layer of the model. Quantize the model again."
+                f"{source}: config.json: {FIELD}: {name[:80]} with shape {str(shape)[:40]} does not belong to a "
+                "linear layer of the model. Quantize the model again."
             )
         rows, columns = shape
         owner, _, own = name.rpartition(".")

@@ -29,8 +29,8 @@ def label_reading(
     """Decide how the labels of a data set are read.
 
     Args:
-        names: of the head's outputs, in their order.
-        labels: of every sample of the whole data set, not only of the samples that are used.
+        names: names of the head's outputs, in their order.
+        labels: labels of every sample of the whole data set, not only of the samples that are used.
         source: name of the data set, for messages.
         model: name of the model, for messages.
         what: `label` or `tag`, for messages.
@@ -39,8 +39,8 @@ def label_reading(
         The output's index for each distinct label.
 
     Raises:
-        InputFileError: a label that the model does not know, names mixed with ids, a name that several outputs share,
-            or labels that differ between both readings.
+        InputFileError: the model does not know a label, names are mixed with ids, several outputs share a name, or
+            labels mean different outputs as names and as ids.
     """
     distinct = tuple(dict.fromkeys(label for sample in labels for label in sample))
     by_name = _by_name(names, distinct, source, model, what)
@@ -49,7 +49,7 @@ def label_reading(
         label = next(label for label in distinct if by_name[label] != by_id[label])
         raise InputFileError(
             f"{source}: {what} {label!r} is the name of output {by_name[label]} of {model} and also the id of output "
-            f"{names[by_id[label]]!r}. Write ids as LABEL_{by_id[label]}, or names that are no numbers."
+            f"{names[by_id[label]]!r}. Write ids as LABEL_{by_id[label]}, or use names that are not numbers."
         )
     reading = by_name or by_id or _by_id(len(names), distinct, _PLACEHOLDER)
     if reading is None:
@@ -70,7 +70,7 @@ def label_ids(
     Args:
         names: of the head's outputs, in their order.
         labels: the labels to convert.
-        whole: labels of the whole data set that these are from; by default `labels`.
+        whole: labels of the whole data set that `labels` is taken from; by default `labels`.
         source: name of the data set, for messages.
         model: name of the model, for messages.
 
@@ -85,18 +85,18 @@ def label_ids(
 def check_same_meaning(
     labels: Sequence[Sequence[str]], model: tuple[str, Sequence[str]], reference: tuple[str, Sequence[str]], source: str
 ) -> None:
-    """Check that the labels of a data set name the same classes to a model and to its reference.
+    """Check that the labels of a data set mean the same classes to a model and to its reference.
 
-    Ids do not where the two have their outputs in another order.
+    Ids mean different classes if the two have their outputs in a different order.
 
     Args:
-        labels: those of each sample of the whole data set.
-        model: its name, and the names of its outputs in their order.
-        reference: the same of the reference.
-        source: the data set.
+        labels: labels of each sample of the whole data set.
+        model: name of the model, and the names of its outputs in their order.
+        reference: the same for the reference.
+        source: name of the data set.
 
     Raises:
-        InputFileError: names the first label that means two classes, or what `label_reading` refuses.
+        InputFileError: a label means two classes (names the first), or `label_reading` refuses the labels.
     """
     (ours, ours_of), (theirs, theirs_of) = (
         (label_reading(names, labels, source=source, model=name), names) for name, names in (model, reference)
@@ -135,10 +135,10 @@ def numbers(labels: Sequence[str], source: str, reason: str = "This is a regress
 
 
 def output_order(names: Sequence[str], reference: Sequence[str], model: str, reference_model: str) -> list[int]:
-    """Match the outputs of a model with a reference's by name.
+    """Match the outputs of a model with those of a reference by name.
 
     Args:
-        names: of the model's outputs, in their order.
+        names: names of the model's outputs, in their order.
         reference: names of the reference's outputs.
         model: name of the model, for messages.
         reference_model: name of the reference, for messages.
@@ -153,7 +153,7 @@ def output_order(names: Sequence[str], reference: Sequence[str], model: str, ref
         return list(range(len(names)))
     different = sorted(set(names) ^ set(reference))
     if different or len(set(names)) < len(names) or len(names) != len(reference):
-        reason = f"{different[0]!r} is the name of an output of only one" if different else "a name occurs twice"
+        reason = f"only one has an output named {different[0]!r}" if different else "a name occurs twice"
         raise InputFileError(
             f"{model} answers with {_shown(names)}, its reference {reference_model} with {_shown(reference)}: "
             f"{reason}. Give both the same names in id2label."

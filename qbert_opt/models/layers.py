@@ -6,7 +6,7 @@ unfolded, so both are scored, quantized and stored in the same way. Not supporte
 outputs read different inputs, and convolutions that change the number of positions.
 
 GPT-2's linear layers (transformers' `Conv1D`) store their weight transposed, `[in, out]`. Their matrix is its
-transpose: rows are outputs everywhere, and only `matrix_of` and `as_weight` know of the difference.
+transpose: rows are outputs everywhere, and only `matrix_of` and `as_weight` know about the difference.
 """
 
 from __future__ import annotations
@@ -44,10 +44,13 @@ def is_linear(module: nn.Module) -> TypeGuard[nn.Linear | TransposedLinear]:
 
 
 def largest_module_list(model: nn.Module) -> list[str]:
-    """Return the names of an encoder's blocks: the modules of the list with most linear weights; [] if there is none.
+    """Return the names of an encoder's blocks: the members of the module list with the most weights in linear layers.
 
     Args:
-        model: of any architecture.
+        model: a model of any architecture.
+
+    Returns:
+        Names of modules; [] if there is no such list.
     """
     best: tuple[int, list[str]] = (0, [])
     for list_name, module in model.named_modules():
@@ -64,7 +67,7 @@ def matrix_of(layer: nn.Module, weight: torch.Tensor | None = None) -> torch.Ten
 
     Args:
         layer: a linear layer, an embedding table or a convolution.
-        weight: what has the shape of the layer's weight, such as its gradient; by default the weight itself.
+        weight: a tensor with the shape of the layer's weight, such as its gradient; by default the weight itself.
     """
     weight = layer.get_parameter("weight") if weight is None else weight
     return weight.T if isinstance(layer, TransposedLinear) else weight.flatten(1)
@@ -75,7 +78,7 @@ def as_weight(layer: nn.Module, matrix: torch.Tensor) -> torch.Tensor:
 
     Args:
         layer: a linear layer, an embedding table or a convolution.
-        matrix: of it.
+        matrix: matrix of this layer.
     """
     return matrix.T if isinstance(layer, TransposedLinear) else matrix.view(layer.get_parameter("weight").shape)
 
@@ -93,7 +96,7 @@ def has_own_lookup(table: nn.Embedding) -> bool:
     """Return whether an embedding table does more than look rows up and multiply them.
 
     Args:
-        table: of any class, for example one that computes positions from the mask.
+        table: an embedding table of any class, for example one that computes positions from the mask.
     """
     return type(table).forward is not nn.Embedding.forward and not hasattr(table, "scalar_embed_scale")
 

@@ -174,10 +174,10 @@ def load_model(source: str | Path, *, max_tokens: int | None = None, paging: Pag
     Args:
         source: the folder, or the name of a hub model.
         max_tokens: length at which texts are truncated; by default the model's window.
-        paging: whether its weights stay on disk; never if None.
+        paging: whether its weights stay on disk; None keeps them in memory.
 
     Raises:
-        UsageError: the model does not support this length, or nothing can be written where `paging` says.
+        UsageError: the model does not support this length, or the folder of `paging` cannot be written.
         InputFileError: the folder is not a model, requires something unsupported, has missing or unused weights, has
             NaN or infinite weights, lacks a tokenizer, or fails in a dry run.
     """
@@ -278,6 +278,6 @@ def is_finite(tensor: torch.Tensor) -> bool:
     """Return whether all values of a floating-point tensor are finite, without a copy of it.
 
     Args:
-        tensor: of any shape; an empty one is.
+        tensor: a tensor of any shape; an empty one counts as finite.
     """
     return tensor.numel() == 0 or bool(torch.isfinite(torch.stack(tensor.detach().aminmax())).all())

@@ -3,8 +3,8 @@
     loaded, data = from_module(module, inputs, answer)
     scores = measure_sensitivity(loaded, data, default_grid("gptq"), plan=CalibrationPlan(64, 64, 0))
 
-The inputs take the place of tokenized texts. A sample is identified by the hash of its tensors, so the code that draws,
-splits and hashes texts works on samples unchanged.
+The inputs replace tokenized texts. A sample is identified by the hash of its tensors, so the code that draws, splits
+and hashes texts works on samples unchanged.
 """
 
 from __future__ import annotations
@@ -106,16 +106,16 @@ def from_module(
         answer: maps the module and a batch of inputs with their mask (ones by default) to `[B, C]` logits,
             `[B, T, C]` for tags, vocabularies and next tokens, `[B, D]` embeddings or
             numbers.
-        kind: of the outputs; spans are not supported.
+        kind: kind of the outputs; spans are not supported.
         labels: the correct class of each sample as a number, or the correct number for regressions.
-        name: of the model, for reports.
+        name: name of the model, for reports.
 
     Returns:
         The model, and the samples in place of texts.
 
     Raises:
-        UsageError: no inputs, spans, or another number of labels than samples.
-        InputFileError: weights that are NaN or infinite, or padding that changes a sample's output.
+        UsageError: there are no inputs, the kind is spans, or the numbers of labels and samples differ.
+        InputFileError: weights are NaN or infinite, or padding changes a sample's output.
     """
     if KINDS[kind].reads_pairs:  # spans need windows of a text
         raise UsageError(

@@ -114,11 +114,11 @@ def rows(kind: OutputKind, raw: torch.Tensor, batch: TokenBatch) -> Outputs:
 
 
 def of_rows(kind: OutputKind, values: torch.Tensor, batch: TokenBatch) -> Outputs:
-    """Say which samples and texts the labelled rows belong to.
+    """Return labelled rows as outputs, with the samples and texts that they belong to.
 
     Args:
-        kind: of the outputs.
-        values: of the rows, in the order of the batch's samples, `[rows, columns]`.
+        kind: kind of the outputs.
+        values: values of the rows, in the order of the batch's samples, `[rows, columns]`.
         batch: the batch.
     """
     counts = KINDS[kind].num_rows(batch)

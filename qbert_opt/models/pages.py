@@ -1,9 +1,8 @@
-"""The mapped files of a model whose weights stay on disk; `paging` has what passes over such a model use.
+"""The memory-mapped files of a model whose weights stay on disk; `paging` has the functions that use such a model.
 
 A float32 model is mapped from its own safetensors files; weights of other types are converted once, tensor by tensor,
-into a scratch file that is mapped likewise. The tensors are ordinary ones, so every computation is the one that it
-would be in memory, bit for bit; after each block its pages are given back to the system, which reads them again from
-the file.
+into a scratch file that is mapped too. The tensors are ordinary ones, so results are bit for bit the same as in memory.
+After each block, its pages are given back to the system, which reads them from the file when they are needed again.
 """
 
 from __future__ import annotations
@@ -39,18 +38,18 @@ from .layers import largest_module_list
 logger = logging.getLogger(__name__)
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-SMALL_BYTES = 1 << 14  # of a tensor that stays in memory
-DISK_SHARE = 1 / 2  # of the free disk, which one pass over the text may fill
+SMALL_BYTES = 1 << 14  # tensors below this size stay in memory
+DISK_SHARE = 1 / 2  # share of the free disk that one pass over the text may fill
 
 
 @dataclass(frozen=True, slots=True)
 class Paging:
-    """Whether a model is paged, and where its scratch files lie.
+    """Whether a model is paged, and where its scratch files are.
 
     Attributes:
-        folder: on a disk, not in memory.
-        wanted: True or False; None pages a model whose float32 weights do not fit into the memory that is available.
-        told: whether the user knows already.
+        folder: folder of the scratch files, on a disk and not in memory.
+        wanted: True or False; None pages a model if its float32 weights do not fit into the available memory.
+        told: whether the user was told already.
     """
 
     folder: Path
@@ -61,7 +60,7 @@ class Paging:
         """Decide for a model, and tell the user if it is paged.
 
         Args:
-            weight_bytes: of its weights in float32.
+            weight_bytes: bytes of its weights in float32.
             name: what the user called it.
         """
         available = available_bytes()
@@ -77,7 +76,7 @@ class Paging:
 
 @dataclass(frozen=True, slots=True)
 class LentWeight:
-    """A view of a weight that was copied to another device, where it is copied again when autograd needs it."""
+    """A view of a weight that was copied to another device; it is copied there again when autograd needs it."""
 
     home: torch.Tensor
     device: torch.device
@@ -93,18 +92,18 @@ class Pages:
         """Make the scratch files.
 
         Args:
-            folder: on a disk that has room.
+            folder: a folder on a disk with enough space.
 
         Raises:
-            UsageError: nothing can be written there.
+            UsageError: the folder cannot be written.
         """
         self.folder = folder
         self.batch = Scratch(folder)
         self._weights = Scratch(folder)
         self._files: list[mmap.mmap] = []
-        self._stamps: dict[Path, tuple[int, ...] | None] = {}  # of the same, when they were mapped
+        self._stamps: dict[Path, tuple[int, ...] | None] = {}  # stamps of these files when they were mapped
         self._window, self._touched = 1 << 24, 0
-        self._homes: dict[torch.Tensor, torch.Tensor] = {}  # of parameters and buffers that are on another device
+        self._homes: dict[torch.Tensor, torch.Tensor] = {}  # parameter or buffer elsewhere -> its weights
         self._lent: dict[int, torch.Tensor] = {}  # by address of the copy
 
     @property
@@ -136,26 +135,26 @@ class Pages:
         return state
 
     def weight(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return an equal tensor in mapped memory, to be a weight of the model.
+        """Return a copy of a tensor in mapped memory, to be used as a weight of the model.
 
         Args:
-            tensor: float32.
+            tensor: a float32 tensor.
         """
         return self._weights.hold(tensor)
 
     def empty_weight(self, shape: torch.Size) -> torch.Tensor:
-        """Return a float32 tensor in mapped memory that is to be filled, and then to be a weight of the model.
+        """Return an empty float32 tensor in mapped memory; the caller fills it and uses it as a weight of the model.
 
         Args:
-            shape: of the tensor.
+            shape: shape of the tensor.
         """
         return self._weights.empty(shape)
 
     def adopt(self, model: nn.Module) -> None:
-        """Give a model's pages back after each block, and move what is not yet mapped into a file.
+        """Set a model up to give its pages back after each block, and move weights that are not mapped into a file.
 
         Args:
-            model: with the tensors of `state` or `weight`.
+            model: a model whose weights are tensors of `state` or `weight`.
         """
         for tensor in [*model.parameters(), *model.buffers()]:
             if tensor.nbytes > SMALL_BYTES and not self.owns(tensor):
@@ -171,42 +170,42 @@ class Pages:
         """Return whether a tensor is a weight in mapped memory.
 
         Args:
-            tensor: of any device.
+            tensor: a tensor on any device.
         """
         address = tensor.untyped_storage().data_ptr()
         return self._weights.holds(address) or any(contains(file, address) for file in self._files)
 
     def release(self) -> None:
-        """Give back the memory of all pages that were read, and that of blocks that were freed.
+        """Give back the memory of all pages that were read, and of freed heap memory.
 
         Raises:
             InputFileError: a file of the model was written to after it was mapped.
         """
         self._drop()
-        trim_heap()  # in a pass too: otherwise the graph's freed nodes are holes that stay until the pass ends
+        trim_heap()  # during a pass too: otherwise the graph's freed nodes leave holes that stay until the pass ends
 
     def _drop(self) -> None:
-        """Give back pages only, as often as once for each block: the heap is used again by the next one."""
+        """Give back pages only, as is done after every block: the next block reuses the heap."""
         self._touched = 0
         release()
         if changed := [path for path, stamp in self._stamps.items() if file_stamp(path) not in (None, stamp)]:
             raise InputFileError(f"{changed[0]}: was changed while it was in use. Run again when it is complete.")
 
     def touch(self, count: int) -> None:
-        """Note that pages are about to be read, and give back earlier ones when half a block has been.
+        """Record that pages are about to be read; after half a block, give back the pages read before.
 
         Args:
-            count: bytes.
+            count: number of bytes to be read.
         """
         self._touched += count
         if self._touched > self._window:
             self._drop()
 
     def hold(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Return an equal tensor on disk that is valid until the batch ends; one of another device stays there.
+        """Return a copy of a tensor on disk, valid until the batch ends; a tensor on another device stays there.
 
         Args:
-            tensor: of any layout.
+            tensor: a tensor of any layout.
         """
         if tensor.device.type != "cpu":
             return tensor
@@ -214,7 +213,11 @@ class Pages:
         return self.batch.hold(tensor)
 
     def pack(self, tensor: torch.Tensor) -> torch.Tensor | Kept | LentWeight:
-        """What autograd keeps of a tensor: weights are there anyway, anything else goes to disk."""
+        """Return what autograd keeps instead of a tensor: weights are on disk anyway, all else is written there.
+
+        Args:
+            tensor: a tensor that autograd saves for the backward pass.
+        """
         home = self._lent.get(tensor.untyped_storage().data_ptr())
         if home is not None:
             return LentWeight(home, tensor.device, tensor.shape, tensor.stride(), int(tensor.storage_offset()))
@@ -223,7 +226,7 @@ class Pages:
         return self.batch.keep(tensor)
 
     def unpack(self, kept: torch.Tensor | Kept | LentWeight) -> torch.Tensor:
-        """Return a tensor that autograd needs again."""
+        """Return a tensor that autograd needs again, from what `pack` returned for it."""
         if isinstance(kept, Kept):
             return self.batch.read(kept)
         if isinstance(kept, LentWeight):
@@ -233,16 +236,16 @@ class Pages:
         return kept
 
     def home(self, parameter: torch.Tensor) -> torch.Tensor:
-        """Return the weights of a parameter in mapped memory, wherever it is computed with.
+        """Return the weights of a parameter in mapped memory, whatever device computes with it.
 
         Args:
-            parameter: of the model.
+            parameter: a parameter of the model.
         """
         return self._homes.get(parameter, parameter)
 
     @contextmanager
     def passing(self) -> Iterator[None]:
-        """Freed blocks go back at once inside, and tensors that were held for the batch are no longer valid after."""
+        """Return freed memory at once inside the context; tensors that were held for the batch are invalid after it."""
         try:
             with freed_memory_returned():
                 yield
@@ -252,11 +255,11 @@ class Pages:
 
     @contextmanager
     def lent(self, model: nn.Module, device: torch.device) -> Iterator[None]:
-        """Compute on another device inside the context: it has one block's weights at a time, and all outside blocks.
+        """Compute on another device inside the context: it holds one block at a time, and all weights outside blocks.
 
         Args:
-            model: whose pages these are.
-            device: its memory has to hold the largest block, and the activations of one batch.
+            model: the model that these pages belong to.
+            device: its memory must hold the largest block, the weights outside the blocks, and one batch's activations.
         """
         blocks = [model.get_submodule(name) for name in largest_module_list(model)]
         inside = {parameter for block in blocks for parameter in block.parameters()}
@@ -287,7 +290,7 @@ class Pages:
             self._lent.clear()
 
     def _mapped(self, path: Path) -> tuple[mmap.mmap, dict[str, int]]:
-        """Map a safetensors file that was checked; returns where in it each tensor starts, in bytes."""
+        """Map a checked safetensors file; return the map and the position of each tensor in it, in bytes."""
         self._stamps[path] = file_stamp(path)
         mapped = map_file(path)
         self._files.append(mapped)

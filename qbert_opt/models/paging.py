@@ -1,9 +1,9 @@
-"""Models larger than memory: weights stay in mapped files, and what a pass over text keeps goes to a scratch file.
+"""Models larger than memory: weights stay in mapped files, and whatever a pass over text keeps is in a scratch file.
 
-`pages` has the files. Here is what the rest of the program does with them: each function takes any model, and does
-nothing, or answers as in memory, where the model is not paged. Autograd's saved tensors, inputs and gradients of
-matrices, and statistics lie in scratch files (`spilled`). Whatever code does not know of this works too, and takes the
-memory that it takes.
+`pages` manages the files; the rest of the program uses them through the functions here. Each function accepts any
+model: if the model is not paged, it does nothing, or the same as in memory. Autograd's saved tensors, inputs and
+gradients of matrices, and statistics are kept in scratch files (`spilled`). Code that does not use these functions
+works too, but keeps its results in memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..runtime.scratch import Scratch
 from .pages import Pages
 
 Hold = Callable[[torch.Tensor], torch.Tensor]
-PART_ELEMENTS = 1 << 20  # of a tensor that is read from one end to the other
+PART_ELEMENTS = 1 << 20  # elements of a part of a tensor that is read from one end to the other
 
 _PAGED: WeakKeyDictionary[nn.Module, Pages] = WeakKeyDictionary()
 
@@ -29,8 +29,8 @@ def page(model: nn.Module, pages: Pages) -> None:
     """Page a model from now on.
 
     Args:
-        model: with the tensors of `pages`.
-        pages: its own.
+        model: a model whose weights are tensors of `pages`.
+        pages: the model's mapped files.
     """
     pages.adopt(model)
     _PAGED[model] = pages
@@ -40,16 +40,16 @@ def pages_of(model: nn.Module) -> Pages | None:
     """Return the pages of a paged model; None for any other.
 
     Args:
-        model: any.
+        model: any model.
     """
     return _PAGED.get(model)
 
 
 def release_pages(model: nn.Module) -> None:
-    """Give back the memory of a paged model's weights; nothing for any other.
+    """Give back the memory of a paged model's weights; do nothing for any other model.
 
     Args:
-        model: any.
+        model: any model.
     """
     if (pages := pages_of(model)) is not None:
         pages.release()
@@ -59,8 +59,8 @@ def streamed(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> Iterator[
     """Yield tensors of a model by name, and give back the pages of each afterwards.
 
     Args:
-        model: any.
-        tensors: of the model.
+        model: any model.
+        tensors: tensors of the model.
     """
     for name, tensor in tensors.items():
         yield name, tensor
@@ -71,9 +71,9 @@ def in_parts(model: nn.Module, tensor: torch.Tensor, rows: int = PART_ELEMENTS) 
     """Yield a tensor of a model in parts of consecutive rows, and give back the pages of each afterwards.
 
     Args:
-        model: any.
-        tensor: of the model, with at least one dimension.
-        rows: of a part.
+        model: any model.
+        tensor: a tensor of the model, with at least one dimension.
+        rows: rows of a part.
     """
     for part in tensor.split(rows):
         yield part
@@ -81,11 +81,11 @@ def in_parts(model: nn.Module, tensor: torch.Tensor, rows: int = PART_ELEMENTS) 
 
 
 def weights_at_home(model: nn.Module, parameter: torch.Tensor) -> torch.Tensor:
-    """Return a parameter's weights: of a paged model those in mapped memory, whatever device computes with it.
+    """Return a parameter's weights; for a paged model, those in mapped memory, whatever device computes with it.
 
     Args:
-        model: any.
-        parameter: of the model.
+        model: any model.
+        parameter: a parameter of the model.
     """
     pages = pages_of(model)
     return parameter if pages is None else pages.home(parameter)
@@ -93,12 +93,12 @@ def weights_at_home(model: nn.Module, parameter: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def spilled(model: nn.Module) -> Iterator[None]:
-    """Keep on disk what autograd keeps of the passes over one batch inside the context, if the model is paged.
+    """If the model is paged, keep on disk what autograd saves in passes over one batch inside the context.
 
-    What `batch_hold` returned before is no longer valid afterwards.
+    Tensors that `batch_hold` put on disk are invalid afterwards.
 
     Args:
-        model: any.
+        model: any model.
     """
     pages = pages_of(model)
     if pages is None:
@@ -109,20 +109,20 @@ def spilled(model: nn.Module) -> Iterator[None]:
 
 
 def batch_hold(model: nn.Module) -> Hold | None:
-    """Return what puts a tensor of one batch on disk; None if the model is not paged.
+    """Return a function that puts a tensor of one batch on disk; None if the model is not paged.
 
     Args:
-        model: any.
+        model: any model.
     """
     pages = pages_of(model)
     return None if pages is None else pages.hold
 
 
 def result_hold(model: nn.Module) -> Hold:
-    """Return what puts results of a pass on disk for as long as they are used; in memory if the model is not paged.
+    """Return a function that keeps a pass's result on disk while it is used; in memory if the model is not paged.
 
     Args:
-        model: any.
+        model: any model.
     """
     pages = pages_of(model)
     if pages is None:
@@ -136,11 +136,11 @@ def result_hold(model: nn.Module) -> Hold:
 
 
 def pass_bytes(model: nn.Module, memory: int) -> int:
-    """Return the bytes that the results of one pass may take: of memory, or of the disk if the model is paged.
+    """Return how many bytes the results of one pass may take: in memory, or on disk if the model is paged.
 
     Args:
-        model: any.
-        memory: bytes of memory.
+        model: any model.
+        memory: bytes that they may take in memory.
     """
     pages = pages_of(model)
     return memory if pages is None else max(memory, pages.pass_bytes)

@@ -1,18 +1,18 @@
-"""Leave pieces out of a tokenizer's vocabulary so that every text of the other pieces is read as before.
+"""Remove pieces from a tokenizer's vocabulary such that every text without them is tokenized as before.
 
 A *piece* is an entry of the vocabulary in `tokenizer.json`. Each algorithm has pieces that must stay:
 
 WordPiece   takes the longest piece that the rest of a word begins with. Every single character stays, at the beginning
-            of a word (`a`) and inside it (`##a`), so there always is one.
-BPE         joins neighbouring pieces by a list of merges, first come first. What no merge makes stays (bytes or
-            characters), and with each piece the parts that merges make it of. A text of kept pieces takes the same
-            merges in the same order: those that are left are in the same order, and include all that it took.
+            of a word (`a`) and inside it (`##a`), so there is always such a piece.
+BPE         joins neighbouring pieces by a list of merges, in the order of the list. Pieces that no merge makes (bytes
+            or characters) stay, and with each kept piece the parts that merges make it from. A text of kept pieces is
+            merged as before, because all merges that it uses are left, in the same order.
 Unigram     takes the pieces with the largest sum of log-probabilities. Every single character, the byte pieces and the
-            piece of the lowest log-probability stay, which sets the price of an unknown character. The best split of a
-            text of kept pieces is still there, and has fewer rivals.
+            piece with the lowest log-probability stay; the latter sets the price of an unknown character. The best
+            split of a text into kept pieces still exists, and competes with fewer others.
 
-So an unknown character stays unknown, and a known one known, if each has a piece of its own; other vocabularies are
-refused, and so is WordLevel, where a word that is left out has no parts.
+So known characters stay known and unknown ones unknown, provided that each known character has a piece of its own.
+Other vocabularies are refused, and so is WordLevel, in which a word that is removed has no parts.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def read_tokenizer(folder: Path) -> dict[str, Any]:
     """Return the content of a folder's `tokenizer.json`, whose pieces can be left out.
 
     Args:
-        folder: of a model.
+        folder: a model's folder.
 
     Raises:
-        InputFileError: there is none, it is no tokenizer, or its algorithm cannot do without pieces.
+        InputFileError: the file is missing or not a tokenizer, or its algorithm does not allow leaving pieces out.
     """
     path = folder / TOKENIZER
     if not path.exists():
@@ -51,7 +51,7 @@ def read_tokenizer(folder: Path) -> dict[str, Any]:
     try:
         Tokenizer.from_file(str(path))
     except Exception as wrong:  # a bare Exception is what the library raises
-        raise InputFileError(f"{path}: is no tokenizer: {first_line(wrong)}. Save the tokenizer again.") from None
+        raise InputFileError(f"{path}: is not a tokenizer: {first_line(wrong)}. Save the tokenizer again.") from None
     kind = document["model"].get("type")
     if kind not in _ESSENTIAL:
         remedy = "in this one, a word that is left out would be unknown" if kind == "WordLevel" else "save it as one"
@@ -81,7 +81,7 @@ def vocabulary(document: Document) -> dict[str, int]:
 
 
 def essential_pieces(document: Document) -> frozenset[str]:
-    """Return the pieces that stay whatever texts use: added and template tokens, and what any text may need.
+    """Return the pieces that always stay: added and template tokens, and pieces that any text may need.
 
     Args:
         document: as `read_tokenizer` returns it.
@@ -91,7 +91,7 @@ def essential_pieces(document: Document) -> frozenset[str]:
 
 
 def named_pieces(document: Document) -> frozenset[str]:
-    """Return the pieces that a tokenizer names by id: added tokens, and those that its template puts around texts.
+    """Return the pieces that a tokenizer names by id: added tokens, and tokens that its template puts around texts.
 
     Args:
         document: as `read_tokenizer` returns it.
@@ -111,11 +111,11 @@ def added_ids(document: Document) -> frozenset[int]:
 
 
 def with_parts(document: Document, pieces: Iterable[str]) -> frozenset[str]:
-    """Return pieces and, of BPE, all parts that merges make them of.
+    """Return pieces and, for BPE, all parts that merges make them from.
 
     Args:
         document: as `read_tokenizer` returns it.
-        pieces: of its vocabulary.
+        pieces: pieces of its vocabulary.
     """
     parts: dict[str, set[str]] = {}
     for left, right, whole in _merges(document["model"]):
@@ -135,7 +135,7 @@ def without_others(document: Document, numbers: Mapping[int, int]) -> dict[str, 
 
     Args:
         document: as `read_tokenizer` returns it.
-        numbers: the new id of each id that is kept; those of essential pieces and parts are among them.
+        numbers: new id of each id that is kept; it must include essential pieces and parts.
     """
     result = copy.deepcopy(dict(document))
     model = result["model"]
@@ -158,7 +158,7 @@ def new_ids(known: Mapping[str, int], kept: Iterable[str]) -> dict[int, int]:
 
     Args:
         known: every piece with its id.
-        kept: pieces.
+        kept: the pieces that are kept.
     """
     return {old: new for new, old in enumerate(sorted({known[piece] for piece in kept}))}
 
@@ -195,7 +195,7 @@ def _is_byte(piece: str) -> bool:
 
 def _merges(model: Document) -> Iterator[tuple[str, str, str]]:
     """Yield left part, right part and result of each merge, in order."""
-    skipped = len(model.get("continuing_subword_prefix") or "")  # of the right part, which is inside a word
+    skipped = len(model.get("continuing_subword_prefix") or "")  # of the right part, which continues a word
     for merge in model.get("merges", ()):
         left, right = merge.split(" ") if isinstance(merge, str) else merge
         yield left, right, left + right[skipped:]
@@ -204,7 +204,7 @@ def _merges(model: Document) -> Iterator[tuple[str, str, str]]:
 def _characters_without_piece(document: Document) -> Iterator[tuple[str, str]]:
     """Yield pieces with a character that is no piece where it stands: first in a word, or inside it."""
     model = document["model"]
-    if model["type"] == "BPE":  # begins with single characters, so what is not a piece is unknown from the start
+    if model["type"] == "BPE":  # starts from single characters, so a character that is not a piece is unknown
         return
     prefix = model.get("continuing_subword_prefix") or ""
     known = vocabulary(document)

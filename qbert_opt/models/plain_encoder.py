@@ -1,4 +1,4 @@
-"""Names of a plain BERT's parts, for file formats that know the architecture and take the tensors only."""
+"""Module names of a plain BERT, for file formats that define the architecture and store only the tensors."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ _LAYERS = {
     "camembert": ("encoder.layer", _BERT_LAYER),
 }
 FAMILIES = tuple(_LAYERS)
-"""Families that are the architecture of BERT under their own names: post-LayerNorm, learned absolute positions."""
+"""Families with the architecture of BERT under names of their own: post-LayerNorm, learned absolute positions."""
 ZERO_BASED = ("bert", "electra", "distilbert")
-"""Those of them whose first token has position 0; the others start behind the padding token's own row."""
+"""The families whose first token has position 0; in the others, positions start after the padding token's row."""
 Activation = Literal["tanh", "relu", "gelu"]
 # architecture: dense layer before the last one and what follows it, last layer, and whether it reads every token
 _HEADS: dict[str, tuple[tuple[str, Activation] | None, str, bool]] = {
@@ -68,13 +68,13 @@ HEADS = tuple(_HEADS)
 
 @dataclass(frozen=True, slots=True)
 class PlainHead:
-    """What follows the last layer.
+    """The head, i.e. what follows the last encoder layer.
 
     Attributes:
         dense: module of the dense layer before the last one; None if there is none.
-        activation: what follows `dense`.
+        activation: activation function after `dense`.
         classifier: module of the last layer.
-        each_token: whether every token has an answer; else the first one has the text's.
+        each_token: whether every token has an output; else the first token's output is the text's.
     """
 
     dense: str | None
@@ -85,22 +85,22 @@ class PlainHead:
 
 @dataclass(frozen=True, slots=True)
 class PlainEncoder:
-    """Modules of a plain BERT, by what they are.
+    """Modules of a plain BERT by their role.
 
     Attributes:
-        hidden: width.
+        hidden: width of the hidden states.
         feed_forward: width of the intermediate layer.
         heads: attention heads.
         positions: rows of the position table.
         padding: token whose positions are not counted, so that the first token has position `padding + 1`; None for
             families that count every token, from 0.
-        epsilon: of every LayerNorm.
+        epsilon: epsilon of every LayerNorm.
         word, position, token_type: embedding tables; `token_type` is None for a family without token types.
-        embedding_norm: LayerNorm behind the embeddings.
-        projection: dense layer behind it, where embeddings are narrower than the layers; else None.
+        embedding_norm: LayerNorm after the embeddings.
+        projection: dense layer after it, if embeddings are narrower than the layers; else None.
         layers: by layer, module name of each part: `query`, `key`, `value`, `attention_output`, `attention_norm`,
             `intermediate`, `output`, `output_norm`.
-        head: what follows the last layer; None if the model's answer is its last hidden states.
+        head: the head; None if the model's outputs are its last hidden states.
     """
 
     hidden: int
@@ -132,17 +132,18 @@ def plain_encoder(
     *,
     narrow_embeddings: bool = False,
 ) -> PlainEncoder:
-    """Find the parts of a plain BERT.
+    """Find the modules of a plain BERT by their role.
 
     Args:
         model: a transformers model.
-        target: what it is for, for messages: `engine` llama-cpp.
-        families: that the target has a place for.
-        heads: architectures whose head the target has a place for.
-        narrow_embeddings: whether it has a place for embeddings narrower than the layers.
+        target: what the model is converted for, for messages, for example "`engine` llama-cpp".
+        families: families that the target supports.
+        heads: architectures whose head the target supports.
+        narrow_embeddings: whether the target supports embeddings narrower than the layers.
 
     Raises:
-        UsageError: another architecture, activation or head, or a decoder; says which, and what is possible instead.
+        UsageError: the target does not support the architecture, activation or head, or the model is a decoder; says
+            which, and what is possible instead.
     """
     config: Any = model.config
     name = type(model).__name__

@@ -1,8 +1,8 @@
 """A dry run of tokenizer and model at loading, to report problems that would otherwise appear late or not at all.
 
 Two texts of different length, and a pair, must give the same outputs in one batch as alone. The longest possible text
-with the highest token id is run only up to the first block: embeddings of positions and tokens are looked up before it,
-so this is cheap.
+with the highest token id is run only up to the first block, which is cheap: position and token embeddings are looked up
+before it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from .outputs import Head, collect
 from .samples import IMPOSSIBLE, TokenBatch
 
 logger = logging.getLogger(__name__)
-TOLERANCE = 1e-3  # of the largest output; float32 sums in another order differ by less than 1e-5 of it
-REFUSED = 0.1  # of the largest output; convolutions, which read padding at the end of a text, change it by less
+TOLERANCE = 1e-3  # relative to the largest output; float32 sums in another order differ by less than 1e-5
+REFUSED = 0.1  # relative to the largest output; convolutions, which read padding at the end of a text, cause less
 FALLBACK = ["turn", "the", "light", "on", "in", "the", "kitchen", "please", "and", "play", "a", "song"]
 NUM_WORDS = 12
-MOST_TOKENS = 1 << 16  # of the longest text
-CAUSAL_TOKENS = 1 << 12  # of a decoder's, whose mask may have a number for each pair of tokens
+MOST_TOKENS = 1 << 16  # in the longest text
+CAUSAL_TOKENS = 1 << 12  # in a decoder's longest text: its mask may have a number for each pair of tokens
 LOOKED_AT = 400  # vocabulary entries searched for whole words
 
 
@@ -57,7 +57,7 @@ def probe(model: nn.Module, tokenizer: Any, head: Head, name: str) -> None:
         raise
     except Exception as error:
         raise InputFileError(
-            f"{name}: tokenizer and model do not go together: {type(error).__name__}: {first_line(error)}. Save both "
+            f"{name}: tokenizer and model do not match: {type(error).__name__}: {first_line(error)}. Save both "
             "from the same training run."
         ) from None
 
@@ -93,18 +93,18 @@ def check_batching(
     share = float(difference / largest)
     if share > REFUSED:
         raise InputFileError(
-            f"{name}: a sample answers differently beside a longer one (by {difference:.2g}; answers reach "
-            f"{largest:.2g}), so padding changes it. The attention mask must leave padding out."
+            f"{name}: a sample's outputs change by {difference:.2g} when batched with a longer one (largest output "
+            f"{largest:.2g}), so padding changes them. The attention mask must exclude padding."
         )
     logger.warning(
-        "warning: %s: answers beside a longer text differ by %.1f %%, as convolutions and rounded inputs cause", name,
-        100 * share,
+        "warning: %s: batching with a longer text changes outputs by %.1f %%, as in convolutions or rounded inputs",
+        name, 100 * share,
     )  # fmt: skip
 
 
 @torch.no_grad()
 def check_causal(head: Head, model: nn.Module, batch: TokenBatch, name: str) -> None:
-    """Check that no token of a decoder sees later ones: half a text must have the answers that it has in the whole.
+    """Check that no token of a decoder sees later ones: half a text must have the same outputs as within the whole.
 
     Args:
         head: how the model's outputs are read.
@@ -113,14 +113,14 @@ def check_causal(head: Head, model: nn.Module, batch: TokenBatch, name: str) -> 
         name: what the user called the model.
 
     Raises:
-        InputFileError: the answers differ.
+        InputFileError: the outputs differ.
     """
     half = max(1, batch.mask.shape[1] // 2)
     part = replace(batch, inputs={key: tensor[:, :half] for key, tensor in batch.inputs.items()})
     whole, cut = head.read(model, batch)[:, :half], head.read(model, part)
     if (whole - cut).abs().max() > TOLERANCE * whole.abs().max():
         raise InputFileError(
-            f"{name}: its tokens see later ones, so it predicts no next tokens. Correct its class or its config."
+            f"{name}: its tokens see later ones, so it is not a decoder. Correct its class or its config."
         )
 
 
@@ -174,8 +174,8 @@ def example_texts(words: Sequence[str], kind: str) -> list[tuple[str, ...]]:
     """Return texts of different length for the kind of head, with pairs if it reads pairs.
 
     Args:
-        words: at least four.
-        kind: of the head.
+        words: at least four words.
+        kind: kind of the head.
     """
     short, long = " ".join(words[:2]), " ".join(words)
     if kind == "spans":

@@ -45,7 +45,7 @@ class TokenBatch:
 
     @property
     def labelled(self) -> torch.Tensor:
-        """Positions that carry a label, bool `[B, T]`.
+        """Positions that have a label, bool `[B, T]`.
 
         Raises:
             ValueError: labels belong to samples.
@@ -71,11 +71,19 @@ class TokenBatch:
         )
 
     def select(self, marks: Sequence[bool]) -> TokenBatch:
-        """Return the samples that are marked, padded as in this batch."""
+        """Return the marked samples, padded as in this batch.
+
+        Args:
+            marks: for each sample of this batch, whether to return it.
+        """
         return self.take([row for row, take in enumerate(marks) if take])
 
     def split(self, size: int) -> Iterator[TokenBatch]:
-        """Yield batches of at most `size` samples, padded as in this batch."""
+        """Yield batches of at most `size` samples, padded as in this batch.
+
+        Args:
+            size: at least 1.
+        """
         for start in range(0, len(self.indices), size):
             yield self.take(range(start, min(start + size, len(self.indices))))
 
@@ -100,7 +108,11 @@ class Outputs:
     texts: torch.Tensor | None = None
 
     def first(self, rows: int) -> Outputs:
-        """Return the first rows, of as many samples as before."""
+        """Return the first rows; the number of samples stays the same.
+
+        Args:
+            rows: number of rows.
+        """
         texts = None if self.texts is None else self.texts[:rows]
         return replace(self, values=self.values[:rows], samples=self.samples[:rows], texts=texts)
 
@@ -160,7 +172,11 @@ class Targets:
     answerable: bool = True
 
     def of(self, outputs: Outputs) -> torch.Tensor:
-        """Return the correct answers for the rows of some outputs, for example of one batch, in their order."""
+        """Return the correct answers for the rows of some outputs, for example of one batch, in their order.
+
+        Args:
+            outputs: outputs for some of the samples.
+        """
         given = outputs.samples.cpu().numpy()
         firsts = np.flatnonzero(np.diff(given, prepend=-1))
         counts = np.diff(firsts, append=len(given))

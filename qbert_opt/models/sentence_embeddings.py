@@ -1,7 +1,7 @@
 """Sentence-transformers folders: how the sentence embedding is computed from the encoder's hidden states.
 
 `modules.json` lists the modules after the encoder: a pooling, and optionally normalization to length 1. Both are part
-of the model that is scored, and so is the default prompt, which goes before every text. Other modules are refused.
+of the model that is scored, and so is the default prompt, which is put before every text. Other modules are refused.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class SentenceEmbedding:
         normalized: whether the result is normalized to length 1.
         max_tokens: the folder's `max_seq_length`; None for the model's window.
         lower_case: whether texts are lower-cased before tokenization.
-        prompt: what goes before every text.
+        prompt: text that is put before every text.
     """
 
     modes: tuple[str, ...] = ("mean",)
@@ -81,12 +81,17 @@ class SentenceEmbedding:
     prompt: str = ""
 
     def read(self, model: nn.Module, batch: TokenBatch) -> torch.Tensor:
-        """Embed a batch, in the graph; float `[B, hidden * modes]`."""
+        """Embed a batch, in the graph; float `[B, hidden * modes]`.
+
+        Args:
+            model: the encoder.
+            batch: its inputs.
+        """
         states = model(**batch.inputs).last_hidden_state
         return self.pool(states, batch.mask.to(states.device))
 
     def pool(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Pool and, where the folder does, normalize.
+        """Pool hidden states, and normalize the result if the folder says so.
 
         Args:
             states: last hidden states, float `[B, T, hidden]`.
@@ -106,7 +111,7 @@ def read_sentence_embedding(folder: Path) -> SentenceEmbedding | None:
         folder: of a model.
 
     Raises:
-        InputFileError: an unsupported module, pooling or prompt.
+        InputFileError: a module, the pooling or the prompt is not supported.
     """
     if not (folder / MODULES).exists():
         return None
@@ -132,7 +137,7 @@ def read_sentence_embedding(folder: Path) -> SentenceEmbedding | None:
     longest = settings.get("max_seq_length")
     if longest is not None and (not isinstance(longest, int) or isinstance(longest, bool) or longest < 1):
         raise InputFileError(
-            f"{folder / TRANSFORMER_SETTINGS}: max_seq_length is {longest!r}. Give tokens, at least 1."
+            f"{folder / TRANSFORMER_SETTINGS}: max_seq_length is {longest!r}. Give a number of tokens, at least 1."
         )
     return SentenceEmbedding(modes, normalized, longest, bool(settings.get("do_lower_case")), prompt)
 
@@ -163,7 +168,7 @@ def embedding_of(config: Any) -> SentenceEmbedding | None:
         config: transformers' config.
 
     Raises:
-        InputFileError: malformed fields.
+        InputFileError: the fields are malformed.
     """
     fields = getattr(config, "sentence_embedding", None)
     if fields is None:
@@ -183,7 +188,7 @@ def companion_files(folder: Path) -> tuple[str, ...]:
         folder: of a model.
 
     Raises:
-        InputFileError: settings of a module lie deeper than in a sub-folder of the model's folder.
+        InputFileError: settings of a module are not in a direct sub-folder of the model's folder.
     """
     if not (folder / MODULES).exists():
         return ()
@@ -257,7 +262,7 @@ def _default_prompt(folder: Path) -> str:
     settings = read_json(path) if path.exists() else {}
     name, prompts = settings.get("default_prompt_name"), settings.get("prompts") or {}
     if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
-        raise InputFileError(f"{path}: prompts are no texts by name. Correct them.")
+        raise InputFileError(f"{path}: prompts must be texts by name. Correct them.")
     if name is None:
         return ""
     if name not in prompts:

@@ -71,9 +71,9 @@ def profile_model(loaded: LoadedModel) -> ModelProfile:
 
 
 def _key_value_heads(matrices: Sequence[MatrixSpec], heads: int, stated: int | None) -> int | None:
-    """Return the heads of keys and values, which are as wide as those of queries; None if there are as many.
+    """Return the number of key and value heads, which are as wide as query heads; None if there are as many of them.
 
-    Where one matrix makes queries, keys and values, its rows do not tell, and the config's number holds.
+    If one fused matrix makes queries, keys and values, its shape does not tell, and the config's number is used.
     """
     rows = {kind: next((m.rows for m in matrices if m.kind == kind), 0) for kind in ("query", "key")}
     if not rows["query"]:
@@ -85,7 +85,7 @@ def _key_value_heads(matrices: Sequence[MatrixSpec], heads: int, stated: int | N
 
 
 def _check_decoder(model: nn.Module, name: str, blocks: Sequence[str], matrices: Sequence[MatrixSpec]) -> None:
-    """Refuse a decoder of which some block has no attention, or weights that no layer here multiplies with.
+    """Refuse a decoder that has a block without attention, or weights that do not belong to a supported layer.
 
     Raises:
         InputFileError: names the block or the weight.
@@ -94,20 +94,20 @@ def _check_decoder(model: nn.Module, name: str, blocks: Sequence[str], matrices:
     own = next((n for n, m in model.named_modules() if isinstance(m, nn.Embedding) and has_own_lookup(m)), None)
     if own is not None:
         raise InputFileError(
-            f"{name}: {own} of {type(model).__name__} is no plain table of rows; such decoders are not read."
+            f"{name}: {own} of {type(model).__name__} is not a plain embedding table; such decoders are not supported."
         )
     for number, prefix in enumerate(blocks):
         block = model.get_submodule(prefix)
         if not any(m.block == number and m.kind == "attention_output" for m in matrices):
             raise InputFileError(
-                f"{name}: {prefix} of {type(model).__name__} has no attention that is read; only decoders whose every "
-                "layer attends are."
+                f"{name}: {prefix} of {type(model).__name__} has no attention that is recognized; only decoders with "
+                "attention in every layer are supported."
             )
         for inner, weight in block.named_parameters():
             if weight.dim() > 1 and id(weight) not in read:
                 raise InputFileError(
-                    f"{name}: {prefix}.{inner} of {type(model).__name__} is no weight of a linear layer; such decoders "
-                    "are not read."
+                    f"{name}: {prefix}.{inner} of {type(model).__name__} is not the weight of a linear layer; such "
+                    "decoders are not supported."
                 )
 
 

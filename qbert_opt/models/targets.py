@@ -21,6 +21,6 @@ def read_targets(loaded: LoadedModel, data: LabeledTexts, batches: Sequence[Toke
         batches: the same texts, tokenized for this model.
 
     Raises:
-        InputFileError: labels that the model does not know, or that do not suit the kind of head.
+        InputFileError: the model does not know a label, or a label does not suit the kind of head.
     """
     return loaded.head.spec.targets(loaded.reader, data, batches)

@@ -1,8 +1,8 @@
-"""A table of words in tiers: rows that texts use often and rows that they use rarely, each with bits of its own.
+"""A word embedding table in tiers: rows that texts use often and rows that they use rarely, each with its own bits.
 
-`table_tiers` in `config.json` has the number of rows of each tier; the first tier is the first rows of the table. The
-weights of a float folder are one table, so that transformers opens it like any other; here it is split when a model is
-built, so that every tier is an embedding table of its own: scored, solved, quantized and stored like any table.
+`table_tiers` in `config.json` states the number of rows of each tier; the first tier consists of the table's first
+rows. A float folder stores one table, so transformers opens it like any other folder. We split the table when a model
+is built; each tier is then an embedding table of its own, scored, planned, quantized and stored like any other.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ MOST_SHOWN = 80  # characters of a field in a message
 
 
 class TieredEmbedding(nn.Module):
-    """An embedding table of consecutive tiers, `tier0`, `tier1`, …, with the answers of the whole table.
+    """An embedding table of consecutive tiers, `tier0`, `tier1`, …, that returns the same rows as the whole table.
 
-    Every tier is read at every token; where the row is another tier's, what it returns is left out, and so is its
-    gradient. The graph therefore depends on no id, and a converter sees a lookup per tier and a selection.
+    Every tier is read at every token; if the row belongs to another tier, the result and its gradient are dropped. The
+    graph therefore does not depend on the ids, and a converter sees a lookup per tier and a selection.
     """
 
     def __init__(self, table: nn.Embedding, sizes: Sequence[int]) -> None:
         """Split a table.
 
         Args:
-            table: the whole one; its weights are copied.
+            table: the whole table; its weights are copied.
             sizes: rows of each tier, in order; together all rows of the table.
         """
         super().__init__()
@@ -51,7 +51,11 @@ class TieredEmbedding(nn.Module):
         self.train(table.training)
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        """Return `[..., columns]` of ids `[...]`."""
+        """Return the rows of some ids, `[..., columns]`.
+
+        Args:
+            ids: int64 `[...]`.
+        """
         first, *others = self.children()
         rows: torch.Tensor = first(ids.clamp(max=self.sizes[0] - 1))
         for tier, start, size in zip(others, self.starts[1:], self.sizes[1:], strict=True):
@@ -61,14 +65,14 @@ class TieredEmbedding(nn.Module):
 
 
 def split_table(model: Any, source: str) -> None:
-    """Put a model's table of words in the tiers that its config names; without the field, leave the model as it is.
+    """Split a model's word embedding table into the tiers in its config; without this field, change nothing.
 
     Args:
         model: a transformers model, also on the meta device; changed in place.
         source: the folder, for messages.
 
     Raises:
-        InputFileError: the field is not the rows of a few tiers of the table, or the model answers in words.
+        InputFileError: the field does not state valid tiers of the table, or the output layer reads the whole table.
     """
     sizes = getattr(model.config, FIELD, None)
     if sizes is None:
@@ -105,7 +109,7 @@ def in_tiers(model: Any) -> bool:
 
 
 def answers_in_words(model: Any) -> bool:
-    """Return whether a model's answers are over its words, for which it reads every row of their table.
+    """Return whether a model's outputs are over its vocabulary, so that it reads every row of the word table.
 
     Args:
         model: a transformers model.
@@ -114,18 +118,18 @@ def answers_in_words(model: Any) -> bool:
 
 
 def tier_sizes(shares: Sequence[float], rows: int) -> tuple[int, ...]:
-    """Return the rows of each tier, the last of which has what the shares leave.
+    """Return the rows of each tier; the last tier has all remaining rows.
 
     Args:
-        shares: of the rows, for every tier but the last; rounded to whole rows.
-        rows: of the table.
+        shares: share of the rows of each tier but the last; rounded to whole rows.
+        rows: rows of the table.
 
     Raises:
-        UsageError: a share that is not above 0 and below 1, shares of all rows, too many tiers, or one without rows;
-            says what is legal.
+        UsageError: a share is not above 0 and below 1, no rows remain for the last tier, there are too many tiers, or a
+            tier would be empty; says what is legal.
     """
     if len(shares) >= MOST_TIERS:
-        raise UsageError(f"`tiers`: {len(shares)} shares are {len(shares) + 1} tiers. Give at most {MOST_TIERS - 1}.")
+        raise UsageError(f"`tiers`: {len(shares)} shares make {len(shares) + 1} tiers. Give at most {MOST_TIERS - 1}.")
     shown = ",".join(f"{100 * share:g}%" for share in shares)
     if not all(0 < share < 1 for share in shares) or sum(shares) >= 1:
         raise UsageError(f"`tiers` {shown}: give shares above 0 %, below 100 % together: the last tier is the rest.")
@@ -139,12 +143,12 @@ def tier_sizes(shares: Sequence[float], rows: int) -> tuple[int, ...]:
 def numbered(
     ids: Iterable[int], sizes: Sequence[int], counts: Mapping[int, int], *, first: Container[int], last: Container[int]
 ) -> dict[int, int]:
-    """Return the new id of each id if the most used come first, in tiers; inside a tier the order stays.
+    """Return the new id of each id when the most used ids come first, in tiers; the order within a tier stays.
 
     Args:
-        ids: that are kept.
+        ids: the ids that are kept.
         sizes: rows of each tier, as many as there are ids.
-        counts: how often texts use an id; those without one are never used.
+        counts: how often texts use each id; an id without a count is never used.
         first: ids before all others, such as special tokens, which texts use without being counted.
         last: ids that must stay behind all others.
     """

@@ -35,8 +35,8 @@ def load_tokenizer(source: str | Path, config: Any, blank: Any = None, *, name: 
         name: what the user called the model, if not `source`.
 
     Raises:
-        InputFileError: there is no tokenizer (transformers would continue with an empty vocabulary), it requires custom
-            code, has tokens beyond the model's embedding table, or lacks a feature that the kind of head needs.
+        InputFileError: there is no tokenizer (transformers would continue with an empty vocabulary), or it requires
+            custom code, has tokens beyond the model's embedding table, or lacks a feature that the kind of head needs.
     """
     folder = find_folder(source)
     name = name or str(source)
@@ -86,13 +86,13 @@ def _check_readable(path: Path) -> None:
 
 
 def _why_unreadable(folder: Path, name: str, error: Exception) -> str:
-    """Say which file of a tokenizer is wrong, where one is; transformers' own message often names none."""
+    """Return which file of a tokenizer is wrong, if one is; transformers' own message often names none."""
     path = folder / "tokenizer.json"
     if path.exists():
         try:
             Tokenizer.from_file(str(path))
         except Exception as wrong:  # a bare Exception is what the library raises
-            return f"{path}: is no tokenizer: {first_line(wrong)}. Save the tokenizer again."
+            return f"{path}: is not a tokenizer: {first_line(wrong)}. Save the tokenizer again."
     return (
         f"{name}: its tokenizer cannot be loaded ({type(error).__name__}: {first_line(error)}); a file of it may be "
         "missing, or tokenizer_config.json may name the wrong class. Save the tokenizer again beside the model."
@@ -145,7 +145,7 @@ def _check_vocabulary(tokenizer: Any, model: Any, name: str) -> None:
             f"{name}: its tokenizer gives {token!r} the id {index}, but the model's embedding table has "
             f"{rows} rows. Resize the table and train it, or save the tokenizer without the added tokens."
         )
-    added = max(tokenizer("")["input_ids"], default=0)  # by its template, whose ids need not be of its vocabulary
+    added = max(tokenizer("")["input_ids"], default=0)  # added by its template, whose ids need not be in its vocabulary
     if added >= rows:
         raise InputFileError(
             f"{name}: its tokenizer adds the id {added} to every text, but the model's embedding table has {rows} "

@@ -40,16 +40,16 @@ def pick_device(name: str) -> torch.device:
 
 @contextmanager
 def on_device(loaded: LoadedModel, name: str) -> Iterator[LoadedModel]:
-    """Run the model on a device inside the context; it is moved there and back, and its inputs at every call.
+    """Run a model on a device inside the context: it is moved there and back, and its inputs are moved at every call.
 
-    Of a paged model one block at a time is on the device; matrices are rounded and scored on the CPU.
+    A paged model has one block at a time on the device; its matrices are rounded and scored on the CPU.
 
     Args:
         loaded: the model.
         name: `auto`, `cpu`, `cuda` or `cuda:N`.
 
     Raises:
-        UsageError: no such device.
+        UsageError: there is no such device.
     """
     device = pick_device(name)
 

@@ -48,11 +48,11 @@ class Trace:
     """A forward pass.
 
     Attributes:
-        calls: of linear layers, in order of execution.
+        calls: calls of linear layers, in order of execution.
         table_reads: number of rows read from each embedding table.
         block_outputs: output width of each module of a list, by name.
         heads: attention heads, from the shape of the first softmax; None without one.
-        read_weights: identities of the parameters that the result hangs on.
+        read_weights: identities of the parameters that the result depends on.
     """
 
     calls: tuple[LinearCall, ...]
@@ -78,7 +78,7 @@ def trace(model: nn.Module, run: Callable[[], torch.Tensor]) -> Trace:
 
     Args:
         model: the model.
-        run: calls the model once, on one sample without padding, and returns its answers.
+        run: calls the model once, on one sample without padding, and returns its outputs.
     """
     with spilled(model):
         return _trace(model, run)
@@ -157,7 +157,7 @@ _IN_USE: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
 def unfrozen(model: nn.Module) -> Iterator[None]:
     """Make all parameters require gradients inside the context, because frozen ones do not appear in the graph.
 
-    Another thread that does the same with the same model waits: the first to leave would freeze the other's parameters.
+    A second thread waits for the same model: otherwise the first to leave would freeze the other's parameters.
 
     Args:
         model: the model.

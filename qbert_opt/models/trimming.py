@@ -1,4 +1,4 @@
-"""The same model with fewer rows in its tables of words, as a model folder with its tokenizer rewritten."""
+"""The same model with fewer rows in its word embedding tables, as a model folder with its tokenizer rewritten."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def pieces_of_config(config: Mapping[str, Any], document: Document, name: str) -
     Args:
         config: content of `config.json`.
         document: content of `tokenizer.json`.
-        name: of the model, for messages.
+        name: name of the model, for messages.
 
     Raises:
-        InputFileError: an id that is no piece's.
+        InputFileError: no piece has an id that the config names.
     """
     by_id = {index: piece for piece, index in vocabulary(document).items()}
     named = set()
     for field, index in _token_ids(config):
         if index not in by_id:
             raise InputFileError(
-                f"{name}: config.json: {field} is {index}, which is no id of its {TOKENIZER}. Correct or remove it."
+                f"{name}: config.json: {field} is {index}, which is not an id in {TOKENIZER}. Correct or remove it."
             )
         named.add(by_id[index])
     return frozenset(named)
@@ -49,18 +49,17 @@ def pieces_of_config(config: Mapping[str, Any], document: Document, name: str) -
 def write_trimmed(
     loaded: LoadedModel, document: Document, numbers: Mapping[int, int], target: Path, tiers: Sequence[int] = ()
 ) -> None:
-    """Write a model with the rows of some pieces only: weights as they were stored, tokenizer and config rewritten.
+    """Write a model with only the rows of some pieces; weights keep their types, tokenizer and config are rewritten.
 
-    The tensors that have a row for each piece are those whose shape differs in a model with one piece more.
-    Vocabularies in other formats (`vocab.txt`, `merges.txt`, a sentencepiece model) are not written: `tokenizer.json`
-    holds everything.
+    A tensor has a row for each piece if its shape differs in a model with one more piece. Vocabularies in other formats
+    (`vocab.txt`, `merges.txt`, a sentencepiece model) are not written, because `tokenizer.json` contains everything.
 
     Args:
         loaded: the whole model, from a folder.
         document: content of its `tokenizer.json`.
-        numbers: the new row of each row that is kept, in the order of the new ones.
+        numbers: new row of each row that is kept, in the order of the new rows.
         target: an empty folder.
-        tiers: rows of each tier of the table of words; empty leaves it whole.
+        tiers: rows of each tier of the word embedding table; empty leaves it whole.
 
     Raises:
         InputFileError: a tensor depends on the vocabulary in another way, or a file cannot be read.
@@ -89,13 +88,13 @@ def write_trimmed(
 
 
 def _cut(loaded: LoadedModel, wider: Any, shorter: Any, rows: Sequence[int]) -> dict[str, torch.Tensor]:
-    """Return the tensors of the whole model, those with a row for each piece cut to some rows.
+    """Return the tensors of the whole model; those with a row for each piece are cut to some rows.
 
     Args:
         loaded: the whole model.
-        wider: the same model with one piece more.
+        wider: the same model with one more piece.
         shorter: the same model with as many pieces as there are rows.
-        rows: to keep, in order.
+        rows: the rows to keep, in order.
     """
     index = torch.tensor(rows)
     larger, wanted = ({n: t.shape for n, t in model.state_dict().items()} for model in (wider, shorter))
@@ -112,7 +111,7 @@ def _cut(loaded: LoadedModel, wider: Any, shorter: Any, rows: Sequence[int]) -> 
 
 
 def _stored_dtype(source: Path) -> torch.dtype:
-    """Return the type of all weights of a folder; float32, which holds the others, if they differ."""
+    """Return the type of all weights in a folder; if they differ, float32, which can represent all of them."""
     found = {tensor.dtype for tensor in read_model_files(source).tensors.values() if tensor.dtype in FLOATS}
     return DTYPES.get(found.pop(), torch.float32) if len(found) == 1 else torch.float32
 

@@ -33,7 +33,7 @@ def wrapper_prefix(names: Iterable[str], base_prefix: str) -> str:
     """Return the prefix that a wrapper added to the name of every tensor, for example `_orig_mod.`; else empty.
 
     Args:
-        names: of all tensors.
+        names: names of all tensors.
         base_prefix: the model's own prefix for its encoder.
     """
     prefix, names = "", list(names)
@@ -79,8 +79,8 @@ def check_names(
         files: contents of the folder.
         model: the loaded model.
         info: transformers' report of loading it.
-        kind: of the model's outputs.
-        prefix: removed from the tensors' names before loading, see `wrapper_prefix`.
+        kind: kind of the model's outputs.
+        prefix: prefix that was removed from the tensors' names before loading, see `wrapper_prefix`.
         encoder_only: whether a head in the files may be ignored (sentence-transformers folders).
 
     Returns:

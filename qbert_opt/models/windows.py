@@ -21,8 +21,8 @@ def position_limit(config: Any, *, causal: bool = False) -> int | None:
 
     Args:
         config: of a transformers model; None for a plain module.
-        causal: whether the model is a decoder. Where layers of it see the last few tokens only, that many are the
-            limit, so that every token of a text sees all earlier ones.
+        causal: whether the model is a decoder. If some of its layers see only a window of the last tokens, the limit is
+            the length of the window, so that every token of a text sees all earlier ones.
 
     Returns:
         `max_position_embeddings`, minus the positions up to the padding index for models like RoBERTa.
@@ -32,11 +32,11 @@ def position_limit(config: Any, *, causal: bool = False) -> int | None:
 
 
 def layer_windows(config: Any, layers: int) -> tuple[int, ...]:
-    """Return how many tokens each layer of a decoder sees, 0 for all; () if all see all.
+    """Return how many tokens each layer of a decoder sees, 0 meaning all; () if every layer sees all.
 
     Args:
         config: of a transformers model; None for a plain module.
-        layers: how many there are.
+        layers: number of layers.
     """
     size = _attention_window(config)
     if size is None:
@@ -46,7 +46,7 @@ def layer_windows(config: Any, layers: int) -> tuple[int, ...]:
 
 
 def context_limit(config: Any) -> int | None:
-    """Return the most tokens that a decoder's cache can hold, where windows hide earlier ones; None as elsewhere.
+    """Return the most tokens that a decoder's cache can cover, if windows limit its texts to fewer; None otherwise.
 
     Args:
         config: of a transformers model; None for a plain module.

@@ -1,1 +1,1 @@
-"""What people read: lines on the terminal and one HTML file."""
+"""Reports for people: lines on the terminal, plots and HTML pages."""

@@ -1,4 +1,4 @@
-"""What a calibration measured, as lines for a person."""
+"""The result of a calibration, as lines of text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def calibration_lines(machine: Calibration, out: str) -> list[str]:
     """Return what was measured, how noisy the machine was, and whether the file may be called calibrated.
 
     Args:
-        machine: what was measured.
+        machine: the calibration.
         out: path of the device file.
     """
     measured = machine.measurements
@@ -44,6 +44,6 @@ def calibration_lines(machine: Calibration, out: str) -> list[str]:
     why = (
         f"readings spread by more than {100 * QUIET:.0f} %"
         if measured.noise > QUIET
-        else f"models that it did not see missed by more than a factor of {MISSED}"
+        else f"predictions of held-out models are off by more than a factor of {MISSED}"
     )
     return [*lines, f"  NOT calibrated ({why}): the file says partly-measured; run again on a quiet machine"]

@@ -1,4 +1,4 @@
-"""The table that a decision is made from: float32, uniform 8 and 4 bits and the plan, predicted beside measured."""
+"""The table for a decision: float32, uniform 8 and 4 bits and the plan, with predicted beside measured figures."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ VOID = "prediction void: trained after planning"
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell: what was predicted, and what was measured; an empty text is not shown."""
+    """One cell: the predicted and the measured figure; an empty text is not shown."""
 
     predicted: str
     measured: str = ""
 
     @property
     def is_missing(self) -> bool:
-        """Whether it could have been measured and was not."""
+        """Whether the figure could have been measured but was not."""
         return self.measured == ABSENT
 
     @property
@@ -54,7 +54,7 @@ def comparison_lines(case: Case) -> tuple[Line, ...]:
     """Return float32, uniform 8-bit, uniform 4-bit and the plan, with a cell for each of `COLUMNS`.
 
     Args:
-        case: what is decided on.
+        case: the plan with its rivals, measurements and devices.
     """
     found = case.measurements
     measured_by_name = {
@@ -71,11 +71,11 @@ def comparison_lines(case: Case) -> tuple[Line, ...]:
 
 
 def measuring_commands(lines: Sequence[Line], *, decoder: bool = False) -> tuple[str, ...]:
-    """Return how to measure what is missing in the plan's own row; nothing if nothing is.
+    """Return commands that measure what is missing in the plan's own row; none if nothing is missing.
 
     Args:
         lines: the comparison.
-        decoder: whether the model is one, which `optimize` does not take.
+        decoder: whether the model is a decoder, which `optimize` does not support.
     """
     cells = dict(zip(COLUMNS, next(line.cells for line in lines if line.own), strict=True))
     commands = []
@@ -176,7 +176,7 @@ def engines_text(names: tuple[str, ...] | None) -> str:
     """Return the engines that run a plan, as text.
 
     Args:
-        names: of engines; None where those of the device are not known.
+        names: names of engines; None if the device's engines are not known.
     """
     if names is None:
         return "not known for this device"

@@ -1,4 +1,4 @@
-"""What a plan costs on a device, beside other plans, and where a device file has its figures from."""
+"""What a plan costs on a device, compared with other plans, and the sources of a device file's figures."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def band(cost: CostReport) -> str:
-    """Return the latency to expect: a band where the device was not measured, a figure with its interval where it was.
+    """Return the latency to expect: a figure with its interval if the device is calibrated, else only a band.
 
     Args:
-        cost: predicted on a device.
+        cost: predicted cost on a device.
     """
     low, high = (format_seconds(end) for end in cost.latency_interval_s)
     return (
@@ -30,10 +30,10 @@ def band(cost: CostReport) -> str:
 
 
 def cost_lines(report: CostReport) -> list[str]:
-    """What a plan costs on a device, one fact a line.
+    """Return what a plan costs on a device, one fact per line.
 
     Args:
-        report: of one inference.
+        report: cost of one inference.
     """
     shares = sorted(report.bound_shares.items(), key=lambda item: -item[1])
     on_chip, room = format_bytes(report.scratchpad_bytes), format_bytes(report.scratchpad_room_bytes)
@@ -56,13 +56,13 @@ def cost_lines(report: CostReport) -> list[str]:
 
 
 def trust_line(report: CostReport) -> str:
-    """Say how far the figures can be trusted.
+    """Return a line that says how far the figures can be trusted.
 
     Args:
-        report: of one inference.
+        report: cost of one inference.
     """
     trust = {
-        "theoretical": "no measurement of this device went in: it ranks plans, it does not promise milliseconds",
+        "theoretical": "nothing was measured on this device: the figures rank plans, they do not promise milliseconds",
         "partly-measured": "some figures were measured on this device: latency is an estimate",
         "calibrated": "measured on this device",
     }[report.confidence]
@@ -91,7 +91,7 @@ UNITS: tuple[tuple[str, Callable[[float], str]], ...] = (
     ("*.unpack_cycles_per_*", lambda value: f"{value:g} cycles"),
     ("*.per_cycle", lambda value: f"{value:g} /cycle"),
 )
-"""How a figure of a device file is shown, by the pattern of its path; any other is a count or a share."""
+"""How a figure of a device file is formatted, by the pattern of its path; all others are counts or shares."""
 
 
 def _with_unit(path: str, value: float) -> str:
@@ -100,11 +100,11 @@ def _with_unit(path: str, value: float) -> str:
 
 
 def function_line(report: CostReport, functions: Mapping[str, str]) -> str:
-    """Say what nonlinear functions take, where, and how they are computed.
+    """Return a line that says how long nonlinear functions take, where, and how they are computed.
 
     Args:
-        report: of one inference.
-        functions: way by function; empty where the device's own rates count.
+        report: cost of one inference.
+        functions: way of computing each function; empty if the device's own rates are used.
     """
     parts = []
     for kind, function in KINDS.items():
@@ -117,11 +117,11 @@ def function_line(report: CostReport, functions: Mapping[str, str]) -> str:
 
 
 def comparison_table(reports: Mapping[str, CostReport | str], each: str = "inference") -> Table:
-    """Predicted costs side by side; a text stands for a model that the device cannot run.
+    """Return predicted costs side by side.
 
     Args:
-        reports: by name, in the order of the rows; a text says why the device cannot run it.
-        each: what a report is of: an inference, or a decoder's prompt or token.
+        reports: costs by name, in the order of the rows; a text says why the device cannot run this model.
+        each: what a report covers: an inference, or a decoder's prompt or token.
     """
     table = TextTable("", "latency", "peak memory", "weights", f"DRAM / {each}", "energy", "unpacking")
     for name, report in reports.items():
@@ -141,10 +141,10 @@ def comparison_table(reports: Mapping[str, CostReport | str], each: str = "infer
 
 
 def device_table(device: Device) -> list[str | Table]:
-    """Engines that run on a device, every figure of its file with its source, and the share that has one.
+    """Return a device's engines, every figure of its file with its source, and how many figures have a source.
 
     Args:
-        device: with its provenance.
+        device: the device, with its provenance.
     """
     from hwmodels import figures
 
@@ -157,5 +157,5 @@ def device_table(device: Device) -> list[str | Table]:
     sourced = sum(figure.is_sourced for figure in all_figures)
     facts = [f"{device.id}: {device.name}"]
     if device.engines is not None:
-        facts.append(f"engines: {', '.join(device.engines) or 'none of those known here'}")
+        facts.append(f"engines: {', '.join(device.engines) or 'none that qbert-opt knows'}")
     return [*facts, f"{sourced} of {len(all_figures)} figures have a source", table]

@@ -1,4 +1,4 @@
-"""The HTML report from files: of a plan, of a quantized folder, or of what `optimize` made."""
+"""The HTML report of a plan, of a quantized folder, or of a result of `optimize`, made from files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..engines.record import EngineRecord
     from ..workflows.optimize import Optimized
 
-RELATIVE = 1e-6  # of the same simulation on two machines
+RELATIVE = 1e-6  # tolerance between the same simulation on two machines
 
 
 def decision_page(
@@ -43,16 +43,16 @@ def decision_page(
 
     Args:
         plan: the plan.
-        scores: the scores that it was made of; None leaves out the frontier.
-        devices: hardware to compare; the first is the one to decide on. Without any it is the plan's own device, if
+        scores: the scores that it was made from; None leaves out the frontier.
+        devices: hardware to compare; the first is the one to decide on. Without any, it is the plan's own device, if
             that is bundled and unchanged.
         workload: sentences and tokens of one inference; None is the plan's own.
         measured: what was measured of the plan and its rivals.
-        record: of the quantized or exported folder that holds the plan.
+        record: record of the quantized or exported folder that contains the plan.
 
     Raises:
         InfeasibleError: the first device cannot run the plan.
-        InputFileError: the scores are of another plan.
+        InputFileError: the scores belong to another plan.
     """
     frontier = None
     if scores is not None:
@@ -83,7 +83,7 @@ def read_plan(path: str | Path) -> tuple[Allocation, FolderRecord | EngineRecord
         path: an allocation.json, also one inside such a folder, or such a folder.
 
     Raises:
-        InputFileError: missing, damaged, or a folder of another kind.
+        InputFileError: the path is missing, damaged, or a folder of another kind.
     """
     given = Path(path)
     folder = given if given.is_dir() else given.parent
@@ -101,10 +101,10 @@ def read_plan(path: str | Path) -> tuple[Allocation, FolderRecord | EngineRecord
 
 
 def optimized_page(done: Optimized, device: Device | None = None) -> str:
-    """Return the report of what `optimize` made, predicted beside measured.
+    """Return the report of a result of `optimize`, with predicted beside measured figures.
 
     Args:
-        done: the result of `optimize`; its folder holds the scores.
+        done: the result of `optimize`; its folder contains the scores.
         device: the target that it was optimized for; None for none.
 
     Raises:
@@ -123,7 +123,7 @@ def optimized_page(done: Optimized, device: Device | None = None) -> str:
 
 
 def _own_device(plan: Allocation) -> tuple[Device, ...]:
-    """Return the bundled device that the plan was made for; none if the plan's cost there is another by now."""
+    """Return the bundled device that the plan was made for; none if the plan's cost on it has changed since."""
     own = plan.device
     if own is None or own.name not in hwmodels.bundled_devices():
         return ()

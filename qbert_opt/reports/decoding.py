@@ -1,4 +1,4 @@
-"""What a decoder costs on a device: the prompt, each token of the answer, and the cache beside the weights."""
+"""What a decoder costs on a device: the prompt, each generated token, and the cache in addition to the weights."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ UNSCORED = "rounding of the cache to this width is not in the predicted loss"
 
 
 def decoder_lines(prompt: CostReport, token: CostReport, plan: Allocation, workload: Workload) -> list[str]:
-    """What a plan of a decoder costs on a device, one fact a line.
+    """Return what a plan of a decoder costs on a device, one fact per line.
 
     Args:
-        prompt: report in phase `prefill`.
-        token: report in phase `decode`.
-        plan: says what is known of the loss of its cache.
-        workload: in phase `prefill`.
+        prompt: cost in phase `prefill`.
+        token: cost in phase `decode`.
+        plan: the plan, which has the predicted loss of a rounded cache.
+        workload: the workload in phase `prefill`.
     """
     facts = decoder_facts(prompt, token, plan, workload)
     return [f"on {token.device}, predicted:", *(f"  {name:13} {text}" for name, text in facts)]
 
 
 def decoder_facts(prompt: CostReport, token: CostReport, plan: Allocation, workload: Workload) -> list[tuple[str, str]]:
-    """What a plan of a decoder costs on a device, as names and texts.
+    """Return what a plan of a decoder costs on a device, as names and texts.
 
     Args:
-        prompt: report in phase `prefill`.
-        token: report in phase `decode`.
-        plan: says what is known of the loss of its cache.
-        workload: in phase `prefill`.
+        prompt: cost in phase `prefill`.
+        token: cost in phase `decode`.
+        plan: the plan, which has the predicted loss of a rounded cache.
+        workload: the workload in phase `prefill`.
     """
     context, batch = workload.context or 1, workload.batch_size
     cache = cache_bytes(plan.profile, context * batch, workload.cache_bits, batch)
@@ -74,33 +74,33 @@ def decoder_facts(prompt: CostReport, token: CostReport, plan: Allocation, workl
 
 
 def speed_band(token: CostReport, workload: Workload) -> str:
-    """Return the speed to expect, all sequences of the batch together.
+    """Return the speed to expect, summed over all sequences of the batch.
 
     Args:
-        token: report in phase `decode`.
-        workload: its batch.
+        token: cost in phase `decode`.
+        workload: what the step processes; its batch size counts.
     """
     low, high = (workload.batch_size / seconds for seconds in reversed(token.latency_interval_s))
     return f"{low:.3g} to {high:.3g} tokens/s"
 
 
 def expected(cost: CostReport, token: CostReport | None, workload: Workload) -> str:
-    """Return the latency to expect: of an inference, or of a decoder's first token beside its speed.
+    """Return the latency of an inference to expect or, for a decoder, the time to the first token and the speed.
 
     Args:
-        cost: of an inference, or of a decoder's prompt.
-        token: of a decoder's token; None for an encoder.
-        workload: its batch.
+        cost: cost of an inference, or of a decoder's prompt.
+        token: cost of a decoder's token; None for an encoder.
+        workload: what is processed; its batch size counts.
     """
     return band(cost) if token is None else f"first token {band(cost)}, then {speed_band(token, workload)}"
 
 
 def peak_bytes(cost: CostReport, token: CostReport | None) -> int:
-    """Return the peak memory of all phases.
+    """Return the peak memory over all phases.
 
     Args:
-        cost: of an inference, or of a decoder's prompt.
-        token: of a decoder's token; None for an encoder.
+        cost: cost of an inference, or of a decoder's prompt.
+        token: cost of a decoder's token; None for an encoder.
     """
     return max(phase.peak_memory_bytes for phase in (cost, token) if phase is not None)
 
@@ -109,14 +109,14 @@ def broken_limits(cost: CostReport, token: CostReport | None) -> tuple[str, ...]
     """Return one line for each limit of the device that a phase exceeds.
 
     Args:
-        cost: of an inference, or of a decoder's prompt.
-        token: of a decoder's token; None for an encoder.
+        cost: cost of an inference, or of a decoder's prompt.
+        token: cost of a decoder's token; None for an encoder.
     """
     return tuple(dict.fromkeys(line for phase in (cost, token) if phase is not None for line in phase.over_limits))
 
 
 def _cache_loss(plan: Allocation, bits: int) -> str:
-    """Say whether the plan's losses contain the rounding of a cache of this width."""
+    """Return a text that says whether the predicted loss includes the rounding of a cache of this width."""
     if plan.cache is None or plan.cache.bits != bits or plan.cache.predicted_loss is None:
         return UNSCORED
     return f"rounding of the cache is in the predicted loss: {plan.cache.predicted_loss:.2g}"

@@ -25,7 +25,7 @@ def device_lines(case: Case) -> tuple[Line, ...]:
     """Return what the plan costs on each device; cells: latency, trust, peak memory, DRAM, energy, limits, engines.
 
     Args:
-        case: with at least one device.
+        case: a case with at least one device.
     """
     own = case.rivals[-1]
     lines = []
@@ -52,7 +52,7 @@ def device_columns(profile: ModelProfile) -> tuple[str, ...]:
     """Return the headings of `device_lines`.
 
     Args:
-        profile: the model; a decoder's DRAM traffic and energy are of one token with a full cache.
+        profile: the model; for a decoder, DRAM traffic and energy are those of one token with a full cache.
     """
     each = "token" if profile.causal else "inference"
     return (
@@ -62,25 +62,25 @@ def device_columns(profile: ModelProfile) -> tuple[str, ...]:
 
 
 def device_advice(case: Case) -> str:
-    """Say on which devices the plan meets every limit of the device, the one of least predicted latency first.
+    """Return a sentence with the devices whose limits the plan meets, the one with the least predicted latency first.
 
     Args:
-        case: with at least one device.
+        case: a case with at least one device.
     """
     own = case.rivals[-1]
     costs = {name: cost for name, cost in own.costs.items() if not isinstance(cost, str)}
     ordered = sorted(costs, key=lambda name: own.tokens.get(name, costs[name]).latency_s)
     fitting = [name for name in ordered if not broken_limits(costs[name], own.tokens.get(name))]
     others = [device.id for device in case.devices if device.id not in fitting]
-    told = f"Keeps the limits of {', '.join(fitting)}" if fitting else "Keeps the limits of no device here"
-    return told + (f"; not of {', '.join(others)}." if others and fitting else ".")
+    told = f"Meets the limits of {', '.join(fitting)}" if fitting else "Meets the limits of no device here"
+    return told + (f"; not those of {', '.join(others)}." if others and fitting else ".")
 
 
 BUDGET_COLUMNS = ("matrices", "whole model", "bits per weight", "predicted loss", "times this plan", "latency")
 
 
 def budget_lines(case: Case, frontier: TradeOff) -> tuple[Line, ...]:
-    """Return plans of the frontier over the range of budgets, and this plan; cells as `BUDGET_COLUMNS`.
+    """Return plans of the frontier over the range of budgets, and this plan, with a cell for each of `BUDGET_COLUMNS`.
 
     Args:
         case: the plan and its device.
@@ -106,10 +106,10 @@ def budget_lines(case: Case, frontier: TradeOff) -> tuple[Line, ...]:
 
 
 def budget_advice(case: Case, frontier: TradeOff) -> tuple[str, ...]:
-    """Say how small a plan may be that is predicted to lose no more than uniform 8 and 4 bits.
+    """Return how small a plan can be if its predicted loss must not exceed that of uniform 8 bits, and of 4 bits.
 
     Args:
-        case: with the uniform plans.
+        case: a case with the uniform plans.
         frontier: loss over encoder bytes.
     """
     told = []

@@ -1,4 +1,4 @@
-"""One plan per device class as a table, and one per budget."""
+"""Tables with one plan for each device, or for each budget."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COSTS = ("latency", "peak memory", "energy")
 
 
 def device_table(plans: Sequence[DevicePlan], *, depth: bool = False) -> Table:
-    """A row for each device: its best plan, what binds, or why it can hold none.
+    """Return a row for each device: its best plan and the limits that bind, or why it has none.
 
     Args:
         plans: one for each device.
@@ -47,10 +47,10 @@ def device_table(plans: Sequence[DevicePlan], *, depth: bool = False) -> Table:
 
 
 def family_table(members: Sequence[Member]) -> Table:
-    """A row for each member of a family: its layers, sizes, predicted loss, costs on the device, and proof.
+    """Return a row for each member of a family: its layers, sizes, predicted loss, costs on the device, and proof.
 
     Args:
-        members: the smallest first.
+        members: members of the family, the smallest first.
     """
     table = TextTable(title=f"{len(members)} models, each the best of its size")
     costs = COSTS if members and members[0].plan.device is not None else ()

@@ -1,4 +1,4 @@
-"""A diagnosis as a few lines."""
+"""A diagnosis as a few lines of text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..scoring.diagnosis import Diagnosis
 
 
 def diagnosis_lines(diagnosis: Diagnosis, path: str) -> Iterator[str]:
-    """Loss, gradient, eigenvalues, their sum, and what of it is negative.
+    """Yield loss, gradient, eigenvalues, their sum (the trace), and the negative share of squared curvature.
 
     Args:
         diagnosis: what was measured.

@@ -16,18 +16,19 @@ if TYPE_CHECKING:
 
 
 def evaluation_table(rows: Sequence[tuple[str, Evaluation, str, str]], title: str) -> Table:
-    """Measured quality, one row per model: name, evaluation, bytes on disk, predicted loss.
+    """Return measured quality as a table with one row per model.
 
     Args:
-        rows: all of one kind of output; the sizes and losses as text, `-` where there is none.
-        title: says which texts.
+        rows: name, evaluation, bytes on disk and predicted loss of each model, the latter two as text, `-` if there is
+            none. All models must have the same kind of output.
+        title: title of the table, which names the texts.
     """
     table = TextTable(title=title)
     qualities = rows[0][1].figures
     loss = "KL to reference, nats [95 %]" if "KL" in rows[0][1].loss_unit else "distance to reference [95 %]"
     flips = ["flipped"] if "KL" in rows[0][1].loss_unit and "agreement" not in dict(qualities) else []
     for column in ("model", *(title for _, title in qualities), loss, "predicted", *flips, "on disk"):
-        # a long folder name is folded, so that no figure is ever cut
+        # a long folder name is wrapped, so that no figure is ever cut off
         table.add_column(column, no_wrap=column != "model", overflow="fold")
     for name, evaluation, size, predicted in rows:
         table.add_row(
@@ -42,11 +43,11 @@ def evaluation_table(rows: Sequence[tuple[str, Evaluation, str, str]], title: st
 
 
 def measured_table(measured: Sequence[MeasuredFolder], texts: LabeledTexts) -> Table:
-    """Measured quality of folders, one row each, beside the loss that their plans predict.
+    """Return the measured quality of folders, one row each, beside the loss that their plans predict.
 
     Args:
         measured: at least one folder.
-        texts: what they were measured on.
+        texts: the texts that they were measured on.
     """
     rows = [
         (
@@ -61,19 +62,19 @@ def measured_table(measured: Sequence[MeasuredFolder], texts: LabeledTexts) -> T
 
 
 def cut_lines(evaluations: Sequence[Evaluation]) -> list[str]:
-    """Say how many texts were cut or read in windows, once for all models that read them alike.
+    """Return how many texts were truncated or split into windows, one line for all models that do it alike.
 
     Args:
-        evaluations: of several models on the same texts.
+        evaluations: evaluations of several models on the same texts.
     """
     return list(dict.fromkeys(line for line in map(_cut_line, evaluations) if line))
 
 
 def drop_lines(evaluation: Evaluation) -> list[str]:
-    """Say by how many points quality fell against the reference, below 0 where it rose, if both were measured.
+    """Return by how many points quality dropped against the reference (below 0 if it rose), if both were measured.
 
     Args:
-        evaluation: of a model, with a reference.
+        evaluation: evaluation of a model, with a reference.
     """
     if evaluation.drop is None:
         return []

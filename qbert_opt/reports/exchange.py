@@ -1,4 +1,4 @@
-"""What another tool makes of a plan, and what we make of another tool's plan, as text."""
+"""Plans exported to another tool's config, and plans imported from one, as text."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from .plan import rounded_inputs
 
 
 def export_lines(export: Export, cost: Cost | None, plan: Allocation) -> Iterator[str]:
-    """What was carried over, what was not, and what that costs.
+    """Yield what was carried over, what was not, and what that costs.
 
     Args:
-        export: the config with what it could not hold.
-        cost: loss and bytes of what the config describes; None without scores.
-        plan: what was exported.
+        export: the config, with what it cannot represent.
+        cost: loss and bytes of the model that the config describes; None without scores.
+        plan: the plan that was exported.
     """
     exact = sum(item.is_exact for item in export.carried)
     yield f"{export.tool.TITLE}: {exact} of {len(export.carried)} matrices keep their bits and groups"
@@ -53,13 +53,13 @@ def export_lines(export: Export, cost: Cost | None, plan: Allocation) -> Iterato
             f"everything else in fp16: the config covers the {plan.profile.part}'s matrices only"
         )
     if plan.activations and getattr(export.tool, "INPUT_BITS", None) is None:
-        yield f"not carried      {rounded_inputs(plan)}: the config says nothing of inputs"
+        yield f"not carried      {rounded_inputs(plan)}: the config says nothing about inputs"
     for note in export.tool.NOTES:
         yield f"note             {note}"
 
 
 def stand_in_lines(stand_ins: Mapping[tuple[str, str], int]) -> Iterator[str]:
-    """Report choices that were not scored and the scored ones used instead; one line per form if only that differs.
+    """Report choices that were not scored, and the scored ones used instead; one line per form if only forms differ.
 
     Args:
         stand_ins: (choice that was not scored, scored choice whose loss is used instead) -> number of matrices.
@@ -80,13 +80,13 @@ def stand_in_lines(stand_ins: Mapping[tuple[str, str], int]) -> Iterator[str]:
 
 
 def import_lines(imported: Import, best: Allocation | None) -> Iterator[str]:
-    """Our best plan beside somebody else's, by the same figure: the sum of scores.
+    """Compare another tool's plan with our best plan, by the same figure: the sum of scores.
 
-    A predicted loss is cross-fitted only for a plan that these scores chose.
+    A cross-fitted prediction exists only for a plan that these scores chose.
 
     Args:
         imported: the other tool's plan.
-        best: ours, of no more bytes; None if the scored choices have none.
+        best: our best plan of no more bytes; None if no scored choices fit.
     """
     plan, size = imported.plan, format_bytes(imported.tool_bytes)
     if imported.tool_bytes != plan.encoder_bytes:
@@ -117,10 +117,10 @@ def import_lines(imported: Import, best: Allocation | None) -> Iterator[str]:
 
 
 def ratio(loss: float, reference: float) -> str:
-    """How many times as much, in brackets; nothing where that means nothing.
+    """Return loss / reference as text in brackets; empty if the ratio is meaningless.
 
     Args:
-        loss: in any unit.
-        reference: in the same unit; 0 or less has no ratio.
+        loss: a loss in any unit.
+        reference: a loss in the same unit; 0 or less has no ratio.
     """
     return f" ({loss / reference:.2f}x)" if reference > 0 else ""

@@ -1,4 +1,4 @@
-"""Places of everything in the HTML report's frontier: curve, error bars, marks, and labels that cover none of them."""
+"""The layout of the frontier in the HTML report: curve, error bars, marks, and labels that cover none of them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .measurements import MeasuredModel
 
 MAX_POINTS = 1500
 LEFT, RIGHT, TOP, BOTTOM = 64, 12, 12, 46  # margins, px
-CHARACTER, LINE = 6.6, 14.0  # at most so wide and high is a character of 11 px
+CHARACTER, LINE = 6.6, 14.0  # largest width and height of a character of 11 px
 CLEAR = 2.0  # px that stay free around a label
-RINGS = (10.0, 18.0, 30.0, 46.0, 66.0, 90.0, 120.0)  # distances of a label from its mark, px, the nearest first
+RINGS = (10.0, 18.0, 30.0, 46.0, 66.0, 90.0, 120.0)  # distances of a label from its mark in px, tried in order
 DIRECTIONS = ((1, -1), (-1, -1), (1, 1), (-1, 1), (0, -1), (0, 1), (1, 0), (-1, 0))
 MARK = 6.0  # half the size of a mark, px
 
@@ -43,12 +43,12 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A text and where it stands.
+    """A text and its position.
 
     Attributes:
-        text: what it says.
-        box: what it covers.
-        mark: middle of the mark that it names.
+        text: the text.
+        box: the area that it covers.
+        mark: centre of the mark that it names.
     """
 
     text: str
@@ -57,12 +57,12 @@ class Label:
 
 
 def place_labels(wanted: Sequence[tuple[str, float, float]], taken: Sequence[Box], frame: Box) -> tuple[Label, ...]:
-    """Place labels beside their marks, over nothing that is drawn; a label without room is left out.
+    """Place labels beside their marks so that they cover nothing; a label that does not fit is left out.
 
     Args:
-        wanted: text and middle of the mark of each, the most important first.
-        taken: what must stay visible.
-        frame: where labels may stand.
+        wanted: text and centre of the mark of each label, the most important first.
+        taken: areas that must stay visible.
+        frame: the area in which labels may be placed.
     """
     placed: list[Label] = []
     covered = list(taken)
@@ -124,15 +124,15 @@ def frontier_chart(
     """Place predicted loss, on a logarithmic axis, over encoder bytes in MB.
 
     Args:
-        plan: marked as the chosen one.
-        trade_off: at least one plan; more than 1,500 are thinned.
-        measured: models to show beside; those without bytes or loss are left out.
+        plan: the plan that is marked as the chosen one.
+        trade_off: frontier of at least one plan; more than 1,500 plans are thinned.
+        measured: measured models to show too; those without bytes or loss are left out.
         width: of the chart, px.
         height: of the chart, px.
         own_loss: whether the plan's predicted loss holds; it does not after training.
 
     Returns:
-        Paths, ticks, marks and labels in px; None where no loss is above 0.
+        Paths, ticks, marks and labels in px; None if no loss is above 0.
     """
     known = sorted(trade_off.points, key=lambda p: p.usage["encoder_bytes"])
     known = known[:: max(1, len(known) // MAX_POINTS)]
@@ -196,7 +196,7 @@ def frontier_chart(
 
 
 def _lower(loss: float, error: float) -> float:
-    """Return the lower end of a standard error; a tenth of the loss where that would reach 0."""
+    """Return the loss minus its standard error, but at least a tenth of the loss."""
     return max(loss - error, loss / 10)
 
 
@@ -213,7 +213,7 @@ def _scale_of(marks: Sequence[tuple[float, float, float]], width: int, height: i
 
 
 def _corners(scale: _Scale, points: Sequence[tuple[float, float, float]]) -> list[tuple[float, float]]:
-    """Return the corners of the frontier: a budget buys the plan of the largest size below it, so it is a staircase."""
+    """Return the corners of the frontier, a staircase: the best plan for a budget is the largest one that fits."""
     corners: list[tuple[float, float]] = []
     for size, loss, _ in points:
         if corners:
@@ -223,7 +223,7 @@ def _corners(scale: _Scale, points: Sequence[tuple[float, float, float]]) -> lis
 
 
 def _along(corners: Sequence[tuple[float, float]]) -> list[Box]:
-    """Return what a line with level and upright parts covers."""
+    """Return the areas that a line of horizontal and vertical segments covers."""
     pairs = pairwise(corners)
     return [Box(min(a, c) - 1, min(b, d) - 1, max(a, c) + 1, max(b, d) + 1) for (a, b), (c, d) in pairs] or [
         Box(a - 1, b - 1, a + 1, b + 1) for a, b in corners
@@ -248,7 +248,7 @@ def _ticks(scale: _Scale) -> list[float]:
 
 
 def _drawn(label: Label) -> dict[str, Any]:
-    """Return a label's text, and a line to its mark where it stands far from it."""
+    """Return a label's text, and a line to its mark if the label is far from it."""
     box, (x, y) = label.box, label.mark
     near = (min(max(x, box.left), box.right), min(max(y, box.top), box.bottom))
     far = math.hypot(near[0] - x, near[1] - y) > 1.8 * RINGS[0]

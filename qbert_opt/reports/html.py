@@ -1,4 +1,4 @@
-"""A plan as one HTML file: no network, no second file; every name in it is text, whatever characters it holds."""
+"""A plan as one self-contained HTML file that needs no network; names are escaped, whatever characters they have."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from ..engines.record import EngineRecord
 
 CHARTS = ((1240, 420), (480, 340))
-"""Sizes of the frontier in px, for a wide and for a narrow screen: text keeps its size on both."""
+"""Sizes of the frontier chart in px, for a wide and for a narrow screen, so that its text has the same size on both."""
 
 
 def html_report(
@@ -54,16 +54,16 @@ def html_report(
     measured: Measurements | None = None,
     record: FolderRecord | EngineRecord | None = None,
 ) -> str:
-    """Render a plan as the page that a decision is made from.
+    """Render a plan as the HTML page that helps to decide on it.
 
     Args:
         plan: the plan.
-        scores: the scores that it was made of; they predict what uniform plans lose.
-        frontier: loss over encoder bytes, of the plan's own scores.
+        scores: the scores that it was made from; they also predict the loss of uniform plans.
+        frontier: loss over encoder bytes, from the plan's own scores.
         devices: hardware to price it on; the first is the one to decide on.
         workload: sentences and tokens of one inference; None is one sentence of 128 tokens.
         measured: what was measured of the plan and its rivals.
-        record: of the quantized or exported folder that holds the plan; after training the plan's prediction is void.
+        record: record of the quantized or exported folder with the plan; training makes the plan's prediction void.
     """
     found = measured or Measurements()
     workload = in_phase(plan.profile, workload or Workload())
@@ -87,7 +87,7 @@ def html_report(
         "bit_map": bit_map(plan),
         "part": plan.profile.part.capitalize(),
         "charts": _charts(case, frontier) if frontier is not None and has_frontier else [],
-        "no_curve": "No frontier: give --scores, the scores that the plan was made of.",
+        "no_curve": "No frontier: give --scores, the scores that the plan was made from.",
         "budget_columns": BUDGET_COLUMNS,
         "budgets": budget_lines(case, frontier) if frontier is not None and has_frontier else (),
         "budget_advice": [*_next_mb(plan), *(budget_advice(case, frontier) if frontier is not None else ())],
@@ -125,7 +125,7 @@ HEADINGS = (
     ("rows × inputs", True),
     ("module", False),
 )
-"""What matters first."""
+"""The most important rows first."""
 
 
 def _contains(plan: Allocation) -> str:
@@ -138,7 +138,7 @@ def judged_by(plan: Allocation) -> str:
     """Return where the prediction comes from, in a few words.
 
     Args:
-        plan: with or without cross-fitted prediction.
+        plan: a plan with or without a cross-fitted prediction.
     """
     if plan.folds:
         return "on text that did not choose the plan"
@@ -202,10 +202,10 @@ def _rivals(plan: Allocation, *, trained: bool) -> list[dict[str, str]]:
     ours = "this plan, before training" if trained else "this plan"
     rows: list[tuple[str, int | None, float]] = [(ours, plan.encoder_bytes, plan.predicted_loss)]
     if plan.folds:
-        rows.append(("this plan, the sum of scores that was least", plan.encoder_bytes, plan.sum_of_scores))
+        rows.append(("this plan, the minimized sum of scores", plan.encoder_bytes, plan.sum_of_scores))
     rows += [(f"every matrix {u.choice}", u.encoder_bytes, u.predicted_loss) for u in plan.uniform]
     if plan.random_loss is not None:
-        rows.append(("random plans in the same limits, median", None, plan.random_loss))
+        rows.append(("random plans within the same limits, median", None, plan.random_loss))
     if plan.lower_bound is not None and plan.objective == "sum_of_scores":
         rows.append(("proven lower bound of the sum of scores", None, plan.lower_bound))
     return [
@@ -220,7 +220,7 @@ def _rivals(plan: Allocation, *, trained: bool) -> list[dict[str, str]]:
 
 
 def _measured(plan: Allocation, measured: Measurements, *, trained: bool) -> list[dict[str, str]]:
-    """Every measured loss; beside the plan's own stands the predicted one, unless training made it void."""
+    """Return every measured loss, with the predicted one beside the plan's own unless training made it void."""
     rows = []
     for model in measured.models:
         if model.loss is None:

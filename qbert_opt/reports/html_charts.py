@@ -12,7 +12,7 @@ from ..planning.plan_grid import grid_of
 from ..spec.allocation import Allocation
 from .plan import TITLES
 
-NAMED_CELLS = 600  # more matrices than that are shown by colour, with their names on touching them
+NAMED_CELLS = 600  # more matrices than this are shown by colour, with their names on hovering
 MOST_TICKS = 40
 
 
@@ -20,10 +20,10 @@ def bit_map(plan: Allocation) -> dict[str, Any]:
     """Lay out a cell for each matrix over the full width of the page: layers down, matrices across, colour by bits.
 
     Args:
-        plan: with up to 600 matrices each cell has a text of its own; above, names appear on touching.
+        plan: the plan; with up to 600 matrices each cell has a text, with more the names appear on hovering.
 
     Returns:
-        Cells, titles of rows and columns with their places in the grid, and the share of the weights of each width.
+        Cells, titles of rows and columns with their positions in the grid, and the share of weights of each bit width.
     """
     grid = grid_of(plan.matrices)
     named = len(plan.matrices) <= NAMED_CELLS
@@ -62,10 +62,10 @@ def bit_map(plan: Allocation) -> dict[str, Any]:
 
 
 def stacked_bar(name: str, seconds: dict[str, float]) -> dict[str, Any]:
-    """Share a bar out by time, the longest part first; more than seven parts end in "the rest".
+    """Divide a bar by time, the longest part first; if there are more than seven parts, the last is "the rest".
 
     Args:
-        name: what the bar is of.
+        name: title of the bar.
         seconds: time of each part.
     """
     whole = math.fsum(seconds.values()) or 1.0

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 
 
 def device_part(case: Case, cost: CostReport) -> dict[str, Any]:
-    """Return the headline, the bars and the facts of one device; of a decoder, of prompt and token."""
+    """Return the headline, the bars and the facts of one device; for a decoder, of both prompt and token.
+
+    Args:
+        case: the plan with its workload.
+        cost: cost of an inference, or of a decoder's prompt, on the device.
+    """
     token = case.rivals[-1].token(case.device)
     facts = _facts(cost) if token is None else decoder_facts(cost, token, case.plan, case.workload)
     each = " per inference" if token is None else ""

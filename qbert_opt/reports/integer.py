@@ -1,4 +1,4 @@
-"""What `integer` prints: widths, where 32 bits are tight, errors of the nonlinear functions, and the answers."""
+"""What `integer` prints: widths, values close to 32 bits, errors of the nonlinear functions, and the agreement."""
 
 from __future__ import annotations
 

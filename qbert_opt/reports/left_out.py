@@ -46,14 +46,14 @@ def _head_lines(dropped: DroppedHeads) -> list[str]:
 
 
 def all_heads_line(tried: Sequence[DroppedHeads]) -> str:
-    """Say that no heads are left out, and what that would have cost.
+    """Return a line that says that all heads are kept, and what leaving some out would have cost.
 
     Args:
-        tried: the sets of heads, ascending.
+        tried: the sets of heads that were tried, ascending.
     """
     costs = [f"{one.count} of {_total(one)} cost {with_error(one.predicted_loss, one.std_error)}" for one in tried]
     shown = costs if len(costs) == 1 else [costs[0], costs[-1]]
-    return f"attention heads  all kept: bits lose less than the bytes of heads buy ({', '.join(shown)})"
+    return f"attention heads  all kept: fewer bits lose less than fewer heads ({', '.join(shown)})"
 
 
 def _total(dropped: DroppedHeads) -> int:

@@ -22,22 +22,22 @@ from ..workflows.outcome import Measured, Outcome
 
 @dataclass(frozen=True, slots=True)
 class MeasuredModel:
-    """What was measured of one model; None was not.
+    """What was measured of one model; a figure that was not measured is None.
 
     Attributes:
-        name: of the model.
-        source: the file that the figures are from.
-        num_texts: texts that were answered.
+        name: name of the model.
+        source: the file that contains the figures.
+        num_texts: number of texts that were answered.
         encoder_bytes: packed bytes of its matrices, by which its plan is recognized.
         engine_bytes: bytes of the engine's files.
-        drop: of accuracy relative to the float model, paired 95 % interval.
-        flips: share of texts whose answer changed, exact 95 % interval.
-        predicted_drop: what was predicted for `drop`, 95 % prediction interval.
-        predicted_flips: likewise for `flips`.
-        loss: relative to the float model, in the plan's unit, 95 % interval.
-        latency_s: of one inference, on the machine that measured.
-        memory_bytes: private memory of the process that the model added.
-        engine: engine and version that `latency_s` and `memory_bytes` are of.
+        drop: drop in accuracy relative to the float model, with paired 95 % interval.
+        flips: share of texts whose answer changed, with exact 95 % interval.
+        predicted_drop: prediction of `drop`, with 95 % prediction interval.
+        predicted_flips: prediction of `flips`, with 95 % prediction interval.
+        loss: loss relative to the float model in the plan's unit, with 95 % interval.
+        latency_s: latency of one inference on the machine that measured.
+        memory_bytes: private memory that the model added to the process.
+        engine: engine and version in which `latency_s` and `memory_bytes` were measured.
     """
 
     name: str
@@ -57,16 +57,16 @@ class MeasuredModel:
 
 @dataclass(frozen=True, slots=True)
 class Measurements:
-    """All measurements that a report is given.
+    """All measurements for a report.
 
     Attributes:
-        plan: of the plan itself; None if it was not measured.
-        original: of the float model.
-        uniform_8bit: of the uniform 8-bit plan that `optimize` compared with.
+        plan: the plan itself; None if it was not measured.
+        original: the float model.
+        uniform_8bit: the uniform 8-bit plan that `optimize` compared with.
         uniform_8bit_choice: its choice.
         others: further models.
         outcome: what `optimize` found, if one of the files is its result.
-        what: what was measured on which text, one text per file.
+        what: a line for each file that says what was measured on which text.
     """
 
     plan: MeasuredModel | None = None
@@ -109,7 +109,7 @@ class _Timing(BaseModel):
 
 
 class _Evaluation(MeasuredPoints):
-    """What `evaluate --json` writes beside the measured points; absent in files written by hand."""
+    """What `evaluate --json` writes in addition to measured points; files written by hand lack it."""
 
     kind: str | None = None
     num_samples: int | None = Field(default=None, ge=1)
@@ -122,7 +122,7 @@ class _Evaluation(MeasuredPoints):
 
     @property
     def next_tokens(self) -> str:
-        """What a decoder is judged by; empty for other models."""
+        """The quality measures of a decoder as text; empty for other models."""
         said = []
         if self.perplexity is not None:
             said.append(
@@ -145,14 +145,14 @@ class _Evaluation(MeasuredPoints):
 def read_measurements(paths: Sequence[str | Path], plan: Allocation) -> Measurements:
     """Read files of measurements and find the plan among them.
 
-    A measured point is of the plan if its `encoder_bytes` are the plan's, or if it is the first and gives none.
+    A measured point belongs to the plan if its `encoder_bytes` are the plan's, or if it is the first and has none.
 
     Args:
-        paths: files of `evaluate --json`, of measured points, or `optimized.json`.
+        paths: files of `evaluate --json`, files of measured points, or `optimized.json`.
         plan: the plan of the report.
 
     Raises:
-        InputFileError: a file is missing, malformed, of another schema, or `optimized.json` is about another plan.
+        InputFileError: a file is missing, malformed or of another schema, or `optimized.json` is about another plan.
     """
     merged = Measurements()
     for path in paths:
@@ -166,7 +166,7 @@ def read_measurements(paths: Sequence[str | Path], plan: Allocation) -> Measurem
 
 
 def _joined(one: Measurements, two: Measurements) -> Measurements:
-    """Put two sets together; what the first has stays."""
+    """Merge two sets of measurements; the first takes precedence."""
     uniform = one if one.uniform_8bit is not None else two
     spare = [two.plan] if one.plan is not None and two.plan is not None else []
     return Measurements(
@@ -215,7 +215,7 @@ def of_outcome(outcome: Outcome, source: str, plan: Allocation) -> Measurements:
 
 
 def _of_evaluation(path: str | Path, plan: Allocation, *, first: bool) -> Measurements:
-    """Take over measured points, and from `evaluate --json` the figures beside them."""
+    """Return the measured points of a file, with the further figures that `evaluate --json` writes."""
     points = read_measured(path)
     document = read_document(path, _Evaluation, POINTS_SCHEMA)
     models = [_with_answers(_of_point(points.points[0], str(path)), document)]
@@ -248,7 +248,7 @@ def _of_point(point: MeasuredPoint, source: str) -> MeasuredModel:
 
 
 def _with_answers(model: MeasuredModel, document: _Evaluation) -> MeasuredModel:
-    """Add how answers changed and what the engine took; the file's figures are those of its first point."""
+    """Add changed answers and the engine's time and memory; these figures of a file belong to its first point."""
     timings = list(document.timing.values())
     if timings:
         own = timings[-1]

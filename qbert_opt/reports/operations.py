@@ -1,4 +1,4 @@
-"""What each operation of a simulated inference costs: a table for a person, CSV and JSON for programs."""
+"""What each operation of a simulated inference costs: a table for people, CSV and JSON for programs."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _table(rows: list[Row]) -> Table:
 
 
 def _remedies(rows: list[Row]) -> list[str]:
-    """Say for each bound how much time waits for it and what would help."""
+    """Return for each bound its share of the time and what would help."""
     whole = sum(float(row["latency_bound_s"]) for row in rows)
     lines = []
     for bound in dict.fromkeys(str(row["bound"]) for row in rows):
@@ -108,11 +108,11 @@ def _remedies(rows: list[Row]) -> list[str]:
 
 
 def mix_lines(mix: MixReport, lengths: Mapping[int, float]) -> list[str | Table]:
-    """What inferences cost over a histogram of lengths: each length, and all together.
+    """Return what inferences cost over a histogram of lengths: for each length, and for all together.
 
     Args:
         mix: one report for each length.
-        lengths: tokens to how often, in the order of the reports.
+        lengths: tokens -> frequency, in the order of the reports.
     """
     table = TextTable()
     for column in ("tokens", "share", "latency", "DRAM bytes", "energy", "peak memory", "bound by"):

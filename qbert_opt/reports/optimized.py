@@ -1,4 +1,4 @@
-"""What `optimize` found, in the words that an engineer acts on: one table, one verdict, the files."""
+"""The result of `optimize` as text that an engineer can act on: one table, one verdict, the files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def outcome_lines(found: Outcome) -> Iterator[str | Text | Table]:
-    """The comparison, the verdict, and what else is to be known.
+    """Yield the comparison, the verdict, and further facts.
 
     Args:
         found: what `optimize` found.
@@ -38,7 +38,11 @@ def outcome_lines(found: Outcome) -> Iterator[str | Text | Table]:
 
 
 def comparison_table(found: Outcome) -> Table:
-    """The float model, uniform 8 bits and the plan, side by side."""
+    """Return the float model, uniform 8 bits and the plan, side by side.
+
+    Args:
+        found: what `optimize` found.
+    """
     where = found.engine or "PyTorch"
     inputs = f", inputs {found.activations}" if found.activations else ""
     title = f"{found.model} in {where}{inputs}, measured on {found.plan.num_texts} texts"
@@ -63,7 +67,11 @@ def comparison_table(found: Outcome) -> Table:
 
 
 def verdict(found: Outcome) -> str:
-    """Say in one sentence whether the limits hold, and what the plan saves."""
+    """Return a sentence that says whether the limits hold, and what the plan saves.
+
+    Args:
+        found: what `optimize` found.
+    """
     said = "; ".join(_proof(proof, found.plan) for proof in found.plan.proofs)
     size = f"{_size(found.plan)}, {_less(_bytes(found.original), _bytes(found.plan))} float32"
     if found.uniform is not None:
@@ -78,7 +86,12 @@ def verdict(found: Outcome) -> str:
 
 
 def uniform_line(found: Outcome, uniform: Measured) -> str:
-    """Say that uniform 8 bits will do, and what the plan has over it."""
+    """Return a sentence that says that uniform 8 bits suffice, and what advantage the plan has.
+
+    Args:
+        found: what `optimize` found.
+        uniform: what was measured of uniform 8 bits.
+    """
     saved = _bytes(uniform) - _bytes(found.plan)
     faster = ""
     if uniform.latency_s and found.plan.latency_s:
@@ -153,5 +166,5 @@ def _milliseconds(seconds: float | None) -> str:
 
 
 def _points(drop: float) -> float:
-    """Points of accuracy that are gained; a drop that rounds to none is +0.00, not -0.00."""
+    """Return the gain in accuracy in points; a drop that rounds to 0 is +0.00, not -0.00."""
     return round(-100 * drop, 2) + 0.0

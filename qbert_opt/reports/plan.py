@@ -43,8 +43,8 @@ def print_plan(plan: Allocation, report: CostReport | None, token: CostReport | 
     """Print a plan and, with a device, its predicted cost.
 
     Args:
-        plan: what to print.
-        report: predicted cost on a device, of a decoder's prompt; None without a device.
+        plan: the plan to print.
+        report: predicted cost on a device, for a decoder that of the prompt; None without a device.
         token: predicted cost of a decoder's token; None for an encoder.
     """
     print_lines(
@@ -83,10 +83,10 @@ def _layers(profile: ModelProfile) -> str:
 
 
 def plan_table(matrices: Sequence[PlannedMatrix]) -> Table:
-    """Layers by matrices: bits and grouping of each.
+    """Return a table of layers by matrices, with bits and grouping of each.
 
     Args:
-        matrices: of one plan.
+        matrices: matrices of one plan.
     """
     table = TextTable()
     kinds = list(dict.fromkeys(m.kind for m in matrices))
@@ -128,7 +128,7 @@ def _size_lines(plan: Allocation) -> list[str]:
 
 
 def _engine_lines(plan: Allocation) -> list[str]:
-    """What the plan takes in its engine's own file, which is what limits on bytes count."""
+    """The plan's size in its engine's own file, to which limits on bytes apply."""
     file = plan.engine
     if file is None or file.total_bytes == plan.total_bytes:
         return []
@@ -138,7 +138,7 @@ def _engine_lines(plan: Allocation) -> list[str]:
     return [
         f"{what}: {both(file.total_bytes)}: {plan.profile.part} matrices {format_bytes(file.encoder_bytes)}, graph "
         f"{format_bytes(file.graph_bytes)}; limits on bytes count this file"
-        f"{'' if taken else ', which no writer here converts ' + plan.profile.oddity + ' to'}"
+        f"{'' if taken else ', to which qbert-opt cannot export ' + plan.profile.oddity}"
     ]
 
 
@@ -189,10 +189,10 @@ def _loss_lines(plan: Allocation) -> list[str]:
 
 
 def better_uniform(plan: Allocation) -> UniformPlan | None:
-    """Return the uniform plan that is predicted to lose least, where that is another plan and loses less than this one.
+    """Return the uniform plan with the least predicted loss, if it is another plan and loses less than this one.
 
     Args:
-        plan: with the uniform plans that meet its limits.
+        plan: the plan, with the uniform plans that meet its limits.
     """
     if plan.objective != "sum_of_scores":
         return None
@@ -219,10 +219,10 @@ def _included(plan: Allocation) -> str:
 
 
 def rounded_inputs(plan: Allocation) -> str:
-    """How the inputs of matrices are rounded, and what that costs together; empty where they are not.
+    """Return how the inputs of matrices are rounded, and what this costs in total; empty if they are not.
 
     Args:
-        plan: with or without choices of inputs.
+        plan: a plan with or without choices of inputs.
     """
     if not plan.activations:
         return ""
@@ -240,7 +240,7 @@ def _activation_lines(plan: Allocation) -> list[str]:
 
 
 def _table_lines(plan: Allocation) -> list[str]:
-    """What the scored embedding tables got."""
+    """Return the choices of the scored embedding tables."""
     lines = []
     for table in plan.tables:
         if table.predicted_loss is not None and table.unseen_rows is not None:
@@ -274,7 +274,7 @@ def _limit_lines(plan: Allocation) -> list[str]:
 
 
 def gain_text(gain: float, loss: float) -> str:
-    """What more of a limit does to the predicted loss; a gain that is not positive is noise of the scoring text.
+    """Return how raising a limit changes the predicted loss; a gain that is not positive is noise of the scoring text.
 
     Args:
         gain: decrease of the predicted loss, in its unit.

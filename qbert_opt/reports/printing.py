@@ -1,4 +1,4 @@
-"""What all reports share: lines to a terminal, names of measures, sizes in all units, put on here and not before."""
+"""Shared by all reports: printing lines, names of measures, and sizes in all units, which are formatted only here."""
 
 from __future__ import annotations
 
@@ -40,29 +40,29 @@ OF_DECODERS = {
     "latency_bound_s": "sum of the operations' latencies of the prompt",
     "energy_bound_j": "energy per token at that latency",
 }
-"""Their names where a model is a decoder and they are of one of its phases."""
+"""Names of measures for a decoder, which refer to one of its phases."""
 WIDTH = 132
 
 
 def measure_name(resource: str, profile: ModelProfile) -> str:
-    """Return a resource's name as reports say it.
+    """Return a resource's name in reports.
 
     Args:
-        resource: that is limited or minimized.
+        resource: a resource that is limited or minimized.
         profile: the model.
     """
     return (OF_DECODERS if profile.causal else MEASURES).get(resource, MEASURES[resource])
 
 
 class TextTable(Table):
-    """A table whose cells and headings are text as it stands: names are no markup and hold no control characters."""
+    """A table whose cells and headings are literal text: names cannot add markup or control characters."""
 
     def __init__(self, *columns: str, **options: Any) -> None:
         """Set up a table without lines.
 
         Args:
-            *columns: headings of columns that need no more than that.
-            **options: rich's own.
+            *columns: headings of columns without further options.
+            **options: rich's options.
         """
         super().__init__(**({"box": None, "pad_edge": False, "title_justify": "left"} | options))
         if isinstance(self.title, str):
@@ -71,12 +71,17 @@ class TextTable(Table):
             self.add_column(column)
 
     def add_row(self, *cells: Any, **options: Any) -> None:
-        """Add a row, as rich does; a string is shown character by character."""
+        """Add a row as rich does, with strings shown literally.
+
+        Args:
+            *cells: cells of the row.
+            **options: rich's options.
+        """
         super().add_row(*(Text(one_line(cell)) if isinstance(cell, str) else cell for cell in cells), **options)
 
 
 def print_lines(lines: Iterable[str | Text | Table]) -> None:
-    """Print lines and tables to stdout; every string is one line, whatever characters it holds.
+    """Print lines and tables to stdout; every string is one line, whatever characters it contains.
 
     Args:
         lines: strings may hold any characters.
@@ -87,22 +92,22 @@ def print_lines(lines: Iterable[str | Text | Table]) -> None:
 
 
 def with_error(loss: float, std_error: float | None) -> str:
-    """A predicted loss with its standard error, where that is known.
+    """Return a predicted loss as text, with its standard error if that is known.
 
     Args:
-        loss: in any unit.
-        std_error: in the same unit; None where it is not known.
+        loss: a loss in any unit.
+        std_error: its standard error in the same unit; None if it is not known.
     """
     return f"{loss:.4g}" if std_error is None else f"{loss:.4g} ± {std_error:.1g}"
 
 
 def memory_line(peak_bytes: int, limit_bytes: int, processes: int) -> str:
-    """One line that says what a run held above the model, and whether that met its limit.
+    """Return a line that says how much memory a run used besides the model, and whether that met its limit.
 
     Args:
-        peak_bytes: largest memory above the model's own.
-        limit_bytes: what was allowed.
-        processes: how many shared the work.
+        peak_bytes: peak memory besides the model.
+        limit_bytes: the limit.
+        processes: number of processes that shared the work.
     """
     kept = "within" if peak_bytes <= limit_bytes else "ABOVE"
     each = f" in each of {processes} processes" if processes > 1 else ""
@@ -111,11 +116,11 @@ def memory_line(peak_bytes: int, limit_bytes: int, processes: int) -> str:
 
 
 def origin(source: ScoreTable | Allocation, p: Provenance) -> str:
-    """Say which metric, quantizer and text scores are from.
+    """Return the metric, the quantizer and the text that scores were computed with.
 
     Args:
-        source: says metric and quantizer.
-        p: of the scores.
+        source: has the metric and the quantizer.
+        p: provenance of the scores.
     """
     accuracy = "" if p.scored_accuracy is None else f", accuracy there {100 * p.scored_accuracy:.1f} %"
     texts = p.num_calibration + max(p.num_scored, p.num_pool)
@@ -128,7 +133,7 @@ def origin(source: ScoreTable | Allocation, p: Provenance) -> str:
 
 
 def both(size_bytes: int) -> str:
-    """A size to the byte, in MB and in MiB.
+    """Return a size in bytes, MB and MiB.
 
     Args:
         size_bytes: at least 0.

@@ -1,4 +1,4 @@
-"""What training brought back, as lines."""
+"""The result of recovery training, as lines of text."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 def recovery_lines(run: Recovered) -> list[str]:
-    """Each phase with its loss, what was reached, and what a second run needs to reach it again.
+    """Return each phase with its loss, the best loss, and the number of passes and the time that training took.
 
     Args:
-        run: what training did.
+        run: result of the training.
     """
     lines = [_phase_line(record) for record in run.phases]
     best = "the quantizer's own codes" if run.best_phase == "start" else run.best_phase
@@ -23,7 +23,7 @@ def recovery_lines(run: Recovered) -> list[str]:
         f"{run.loss_unit}, on {run.num_held} held-back training texts",
         f"trained          on {run.num_texts} texts, passes over them: {epochs}; "
         f"{run.cpu_seconds / 60:.1f} processor minutes",
-        f"prediction       void: the plan's {run.plan.predicted_loss:.4g} was of the codes before training",
+        f"prediction       void: the plan's {run.plan.predicted_loss:.4g} was for the codes before training",
     ]
     if run.teacher_bytes is not None:
         lines.append(f"teacher cache    {run.teacher_bytes / 1e6:,.1f} MB were on disk; removed")

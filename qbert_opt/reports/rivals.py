@@ -1,4 +1,4 @@
-"""What a decision is made between: the float model, uniform 8 and 4 bits, and the plan, each priced on the devices."""
+"""The alternatives of a decision: the float model, uniform 8 and 4 bits, and the plan, each priced on the devices."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ class Rival:
     Attributes:
         name: for example `uniform 8-bit`.
         detail: its choice, or empty.
-        encoder_bytes: of its matrices, packed.
-        total_bytes: of the whole stored model, packed.
-        engine_bytes: of the file of the plan's engine, predicted; None without such an engine.
-        predicted_loss: relative to float32; None where nothing predicts it.
-        predicted_std_error: of `predicted_loss`; None where it is not known.
-        costs: predicted cost by device, of a decoder's prompt; a text says why the device cannot run it.
-        engines: engines that run it today; None for a device whose engines are not known.
-        broken: limits of the plan that it does not keep; None where that cannot be said.
+        encoder_bytes: packed bytes of its matrices.
+        total_bytes: packed bytes of the whole stored model.
+        engine_bytes: predicted bytes of the file of the plan's engine; None without such an engine.
+        predicted_loss: predicted loss relative to float32; None if nothing predicts it.
+        predicted_std_error: standard error of `predicted_loss`; None if it is not known.
+        costs: predicted cost by device, for a decoder that of the prompt; a text says why the device cannot run it.
+        engines: engines that run it today; None if the device's engines are not known.
+        broken: limits of the plan that it does not meet; None if that cannot be determined.
         plan: its plan; None for the float model.
-        tokens: cost of a decoder's token with a full cache, by the devices that can run it.
+        tokens: cost of a decoder's token with a full cache, by device, for devices that can run it.
     """
 
     name: str
@@ -65,11 +65,22 @@ class Rival:
     tokens: Mapping[str, CostReport] = field(default_factory=dict)
 
     def cost(self, device: Device | None) -> CostReport | str | None:
-        """Return the predicted cost on a device; None without one."""
+        """Return the predicted cost on a device.
+
+        Args:
+            device: a device that it was priced on, or None.
+
+        Returns:
+            The cost, or a text that says why the device cannot run it; None without a device.
+        """
         return None if device is None else self.costs[device.id]
 
     def token(self, device: Device | None) -> CostReport | None:
-        """Return the predicted cost of a decoder's token; None of an encoder, or where it cannot run."""
+        """Return the predicted cost of a decoder's token; None for an encoder, or if the device cannot run it.
+
+        Args:
+            device: a device that it was priced on, or None.
+        """
         return None if device is None else self.tokens.get(device.id)
 
 
@@ -84,7 +95,7 @@ def rivals(
 
     Args:
         plan: the plan.
-        scores: the scores that it was made of; without them a uniform plan has no predicted loss unless the plan
+        scores: the scores that it was made from; without them a uniform plan has no predicted loss unless the plan
             lists it.
         devices: the first is the one to decide on.
         workload: sentences and tokens of one inference; None is one sentence of 128 tokens.
@@ -112,7 +123,7 @@ def running_engines(plan: Allocation, names: Iterable[str]) -> tuple[str, ...]:
 
     Args:
         plan: the plan.
-        names: of the engines to ask.
+        names: names of the engines to check.
     """
     static = [module for item in plan.activations if item.scheme == "tensor" for module in item.modules]
     targets = (engine_target(name, static) for name in names if rules_of(name).takes(**plan.profile.engine_needs))
@@ -120,7 +131,7 @@ def running_engines(plan: Allocation, names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _engine_names(device: Device | None) -> tuple[str, ...] | None:
-    """Return the engines of a device; every engine without one, None where the device does not say."""
+    """Return the engines of a device; all engines without a device, None if the device does not list any."""
     return tuple(available("engines")) if device is None else device.engines
 
 
@@ -129,7 +140,7 @@ def _float(plan: Allocation, devices: Sequence[Device], workload: Workload, name
     costs, tokens = _costs(
         devices, lambda device: simulate_phases(profile, None, device, workload, float_bits=FLOAT_BITS)
     )
-    # an engine that multiplies even activations by activations in integers has no floating point
+    # an engine that multiplies even activations by activations in integers cannot run the float model
     rules = {name: rules_of(name) for name in names or ()}
     runs = (
         name for name, own in rules.items() if "matmul" not in own.integer_inputs and own.takes(**profile.engine_needs)
@@ -164,7 +175,7 @@ def _priced(
 def _costs(
     devices: Sequence[Device], simulate: Callable[[Device], tuple[CostReport, CostReport | None]]
 ) -> tuple[dict[str, CostReport | str], dict[str, CostReport]]:
-    """Return what a model costs on each device, and what a decoder's token does."""
+    """Return the cost of a model on each device, and that of a decoder's token."""
     costs: dict[str, CostReport | str] = {}
     tokens: dict[str, CostReport] = {}
     for device in devices:
@@ -179,14 +190,14 @@ def _costs(
 
 
 def _reason(error: QbertOptError, device: Device) -> str:
-    """Return what a device cannot run, without the list of what it can."""
+    """Return an error's reason why a device cannot run a model, without the list of what it can run."""
     return str(error).removeprefix(f"{device.id}: ").partition(";")[0]
 
 
 def _broken(
     plan: Allocation, ours: Allocation, costs: Mapping[str, CostReport | str], tokens: Mapping[str, CostReport]
 ) -> tuple[str, ...] | None:
-    """Return the sources of our plan's limits that a plan does not keep; None if one cannot be priced."""
+    """Return the sources of our plan's limits that another plan does not meet; None if one cannot be priced."""
     file = plan if plan.engine is None else plan.engine
     report = None if ours.device is None else costs.get(ours.device.name)
     token = None if ours.device is None else tokens.get(ours.device.name)
@@ -230,7 +241,7 @@ def _uniform_choice(plan: Allocation, scores: ScoreTable | None, bits: int) -> C
 
 
 def _uniform_plan(plan: Allocation, scores: ScoreTable | None, chosen: Choice) -> Allocation:
-    """Return the plan that gives every matrix one choice, and our plan's inputs and engine, which holds its tables."""
+    """Return a plan with one choice for every matrix, and with the inputs and the engine of our plan."""
     static = [module for item in plan.activations if item.scheme == "tensor" for module in item.modules]
     target = None if plan.engine is None else engine_target(plan.engine.name, static)
     tables = {} if target is None else table_choices(plan.profile, target)
@@ -248,6 +259,6 @@ def _uniform_plan(plan: Allocation, scores: ScoreTable | None, chosen: Choice) -
 
 
 def _listed_loss(plan: Allocation, chosen: Choice) -> tuple[float | None, float | None]:
-    """Return the loss and standard error of a uniform choice that the plan itself lists; None where it does not."""
+    """Return loss and standard error of a uniform choice if the plan lists it, else None."""
     listed = next((rival for rival in plan.uniform if rival.choice == chosen.name), None)
     return (None, None) if listed is None else (listed.predicted_loss, listed.predicted_std_error)

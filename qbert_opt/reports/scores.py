@@ -1,4 +1,4 @@
-"""A table of scores in a line."""
+"""A table of scores in one line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from .printing import origin
 
 
 def scores_summary(table: ScoreTable) -> str:
-    """One line that says what a table of scores is of, and where it comes from.
+    """Return one line that says which model a table of scores is for, and how it was computed.
 
     Args:
         table: the scores.

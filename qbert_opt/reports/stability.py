@@ -11,10 +11,10 @@ OFTEN = 0.9
 
 
 def stability_lines(stability: Stability) -> Iterator[str]:
-    """Which choices change when the text is resampled, what that costs, and how much text is enough.
+    """Yield which choices change when the text is resampled, what that costs, and how much text is enough.
 
     Args:
-        stability: what resampling did.
+        stability: result of the resampling.
     """
     kept = sum(item.kept >= OFTEN for item in stability.items)
     bits = sum(item.kept_bits >= OFTEN for item in stability.items)
@@ -28,7 +28,7 @@ def stability_lines(stability: Stability) -> Iterator[str]:
         if item.kept < OFTEN:
             rivals = ", ".join(f"{name} {share:.0%}" for name, share in item.rivals[:3])
             yield f"  {item.module}: {item.choice} {item.kept:.0%}, {rivals}"
-    yield "loss on unseen text of plans from so many samples, against those from the most:"
+    yield "loss on unseen text by the number of samples that chose the plan, relative to the most:"
     yield "  " + ", ".join(f"{t.samples}: {t.excess:.2f} ± {t.std_error:.2f}" for t in stability.text)
     most = stability.text[-1].samples
     if stability.enough is None:

@@ -30,7 +30,7 @@ COLUMNS = (
 
 
 def sweep_lines(swept: Swept) -> list[str | Table]:
-    """Return the rows of each device, what was chosen, and what the sweep took.
+    """Return the rows of each device, the chosen models, and the time that the sweep took.
 
     Args:
         swept: what a sweep found.
@@ -50,7 +50,7 @@ def sweep_lines(swept: Swept) -> list[str | Table]:
 
 
 def summary_lines(swept: Swept) -> list[str]:
-    """Return how many rows ended how, and what was computed.
+    """Return how many rows ended in which way, and how many steps were computed.
 
     Args:
         swept: what a sweep found.
@@ -70,7 +70,7 @@ def by_target(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """Return the rows of each device and engine, in their order.
 
     Args:
-        rows: of a sweep.
+        rows: rows of a sweep.
     """
     found: dict[str, list[Row]] = {}
     for row in rows:
@@ -89,7 +89,7 @@ def sweep_json(swept: Swept) -> str:
 
 
 def write_page(swept: Swept) -> Path:
-    """Write `sweep.html` beside the tables: one file, no network; every name in it is text.
+    """Write `sweep.html` beside the tables: one self-contained file that needs no network; names are escaped.
 
     Args:
         swept: what a sweep found.
@@ -131,7 +131,7 @@ def _table(target: str, rows: Sequence[Row]) -> Table:
 
 
 def _texts(row: Row) -> tuple[str, ...]:
-    """The cells of a row, as `COLUMNS`."""
+    """Return the cells of a row, one for each of `COLUMNS`."""
     predicted = _number(row.predicted_loss, ".3g")
     if row.predicted_loss is not None and row.predicted_std_error is not None:
         predicted += f" ± {row.predicted_std_error:.1g}"
@@ -148,7 +148,7 @@ def _texts(row: Row) -> tuple[str, ...]:
 
 
 def _predicted(row: Row) -> str:
-    """Latency; of a decoder that of its first token, and its speed."""
+    """Return the predicted latency; for a decoder, the time to the first token and the speed."""
     speed = "" if row.tokens_per_s is None else f", {row.tokens_per_s:.3g} tokens/s"
     return f"{_seconds(row.latency_s)}{speed}"
 
@@ -166,7 +166,7 @@ def _figures(row: Row) -> str:
 
 
 def _chart(rows: Sequence[Row]) -> dict[str, Any] | None:
-    """Place loss, on a logarithmic axis, over the bytes of the whole model; None where no loss is above 0."""
+    """Place loss, on a logarithmic axis, over the bytes of the whole model; None if no loss is above 0."""
     known = [row for row in rows if row.status == "done" and row.loss and row.loss > 0 and row.total_bytes]
     if not known:
         return None

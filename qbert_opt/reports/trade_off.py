@@ -1,4 +1,4 @@
-"""Why a plan is as it is, and what every budget buys, as text."""
+"""Why a plan has its choices, and the best plan for each budget, as text."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ COLUMNS = {"token": "latency of a token"}
 
 
 def frontier_table(trade_off: TradeOff, rows: int = 16) -> Table:
-    """A few plans of a frontier, evenly chosen, with the best uniform plan that fits beside each.
+    """Return a few evenly chosen plans of a frontier, each with the best uniform plan that fits.
 
     Args:
-        trade_off: of one resource or two.
-        rows: plans to show at most.
+        trade_off: frontier over one resource or two.
+        rows: maximum number of plans to show.
     """
     names = [RESOURCES[name] for name in trade_off.resources]
     title = f"{len(trade_off.points)} plans in {trade_off.runtime_s:.2f} s, {trade_off.loss_unit}"
@@ -61,12 +61,12 @@ def frontier_table(trade_off: TradeOff, rows: int = 16) -> Table:
 
 
 def explanation_lines(problem: ChoiceProblem, solution: ChoiceSolution, objective: str = LOSS) -> Iterator[str]:
-    """Why each matrix got its bits: what the next better and the next worse choice would have cost, line by line.
+    """Yield for each matrix why it got its choice: what the next better and the next worse one would have cost.
 
     Args:
         problem: the solved program.
         solution: its answer.
-        objective: name of what is minimized.
+        objective: name of the measure that is minimized.
     """
     for reason in explain(problem, solution.choice or ()):
         better = (
@@ -90,10 +90,10 @@ def _step(step: Step, verb: str, resource_verb: str, objective: str) -> str:
 
 
 def shortlist_table(plans: Sequence[Allocation]) -> Table:
-    """Several plans beside the first: losses, size, latency, and in how many matrices each differs from it.
+    """Return a table of several plans: losses, size, latency, and in how many matrices each differs from the first.
 
     Args:
-        plans: the first is what the others are compared with; in the proven order, which is that of what was minimized.
+        plans: plans in their proven order, i.e. by the measure that was minimized.
     """
     with_device = all(plan.device is not None for plan in plans)
     latencies = ("first token" if plans[0].profile.causal else "latency",) if with_device else ()
@@ -121,7 +121,7 @@ def shortlist_table(plans: Sequence[Allocation]) -> Table:
 
 
 def timed_table(plans: Sequence[TimedPlan], engine: str) -> Table:
-    """Plans of a shortlist in their measured order: loss, and latency as predicted and as measured.
+    """Return a table of a shortlist in measured order: loss, and predicted and measured latency.
 
     Args:
         plans: in the order to show.

@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What a report decides on.
+    """A case to decide: the plan, its rivals, and what is known about them.
 
     Attributes:
         plan: the plan.
         rivals: float32, uniform 8-bit, uniform 4-bit and the plan.
         measurements: what was measured.
         devices: the first is the one to decide on.
-        record: of the quantized or exported folder that the report is of; None for a plan alone.
-        workload: that the rivals are priced with.
+        record: record of the quantized or exported folder that the report describes; None for a plan alone.
+        workload: the workload that the rivals are priced with.
     """
 
     plan: Allocation
@@ -63,10 +63,10 @@ class Case:
 
 
 def verdict_lines(case: Case) -> list[str]:
-    """Return the verdict, one sentence or two a line; the first says which plan to take.
+    """Return the verdict, one or two sentences per line; the first says which plan to take.
 
     Args:
-        case: what is decided on.
+        case: the case to decide.
     """
     lines = [_trained(case)] if case.is_trained else [_choice(case)]
     lines += [line for line in (_on_device(case), _engines(case), _measured(case)) if line]
@@ -77,7 +77,7 @@ def trust(confidence: str) -> str:
     """Return how far a device's predicted latency can be trusted, in a few words.
 
     Args:
-        confidence: of the device file.
+        confidence: confidence of the device file.
     """
     return {
         "theoretical": "no measurement of this device: a band that ranks plans",
@@ -87,7 +87,7 @@ def trust(confidence: str) -> str:
 
 
 def _choice(case: Case) -> str:
-    """Say which of the models to take, from what was measured, else from what is predicted."""
+    """Return a sentence that says which model to take, from measurements if there are any, else from predictions."""
     outcome, plan = case.measurements.outcome, case.plan
     if outcome is not None:
         suffices = outcome.uniform is not None and outcome.uniform_suffices
@@ -172,7 +172,7 @@ def _engines(case: Case) -> str:
 
 
 def named_engines(engines: Sequence[str]) -> str:
-    """Return the names of engines as text; torch runs no codes.
+    """Return the names of engines as text, with a remark on torch, which does not compute with codes.
 
     Args:
         engines: their names.

@@ -1,4 +1,4 @@
-"""What a smaller vocabulary keeps, and how it reads other text, as lines."""
+"""What a smaller vocabulary keeps, and how it tokenizes other text, as lines of text."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ if TYPE_CHECKING:
 
 
 def vocabulary_lines(trimmed: Trimmed, model: str) -> list[str]:
-    """Rows and bytes before and after, and how held-out text is read.
+    """Return rows and bytes before and after, and how held-out text is tokenized.
 
     Args:
         trimmed: the written model.
-        model: the whole one, as the user called it.
+        model: name of the whole model, as the user gave it.
     """
     (rows, kept), (size, left) = trimmed.rows, trimmed.weight_bytes
     others = "the others are special tokens, single characters and parts" if trimmed.left_out else "none is left out"

@@ -1,4 +1,4 @@
-"""A written quantized folder as text: bytes, and what came of reading it back."""
+"""A written quantized folder as text: its bytes, and the result of reading it back."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def written_lines(written: WrittenModel, plan: Allocation) -> list[str]:
-    """What is on disk beside what was planned.
+    """Return what is on disk, compared with what was planned.
 
     Args:
-        written: bytes counted from the file.
-        plan: bytes that were planned.
+        written: the written folder, with bytes counted from the file.
+        plan: the plan.
     """
     lines = [
         f"{written.folder}: {plan.profile.part} matrices {written.encoder_bytes:,} bytes "

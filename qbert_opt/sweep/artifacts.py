@@ -1,4 +1,4 @@
-"""What the steps call the files and folders that they write, as the single verbs do by default."""
+"""Names of the files and folders that the steps write, the same as the defaults of the single verbs."""
 
 SCORES = "scores.json"
 PLAN = "allocation.json"

@@ -1,7 +1,8 @@
-"""Results of tasks in folders named by their keys: `CACHE/STEP/KEY`, there completely or not at all.
+"""Results of tasks in folders named by their keys: `CACHE/STEP/KEY` exists completely or not at all.
 
-A task is made in `STEP/KEY.making` under the lock of its key, so that two sweeps on one cache make it once: the second
-waits and finds it. What a killed process left is recognized by its free lock, and goes on where the step can.
+A task's result is made in `STEP/KEY.making` under the lock of its key. If two sweeps that share a cache need the same
+result, the second waits and uses what the first made. If the lock is free, a process was killed: the next one resumes
+from the files that it left, as far as the step can.
 """
 
 from __future__ import annotations
@@ -34,16 +35,16 @@ HEARTBEAT_S = 0.5
 
 
 class Record(Frozen):
-    """What a finished task left in its folder besides its result.
+    """What is recorded of a finished task beside its result.
 
     Attributes:
-        task: what was made, from what.
-        status: `infeasible` is a result too: no plan meets the limits.
+        task: the task that was done.
+        status: `made`, or `infeasible` if no plan meets the limits, which is a result too.
         reason: why it is infeasible.
         notes: warnings.
-        cpu_s: processor time, that of child processes included.
+        cpu_s: processor time, including child processes.
         wall_s: elapsed time.
-        lost_s: elapsed time of attempts that were killed, as far as their work was done again.
+        lost_s: elapsed time that a killed attempt spent on work that had to be done again.
     """
 
     document_schema: str = Field(default=SCHEMA, alias="schema")
@@ -67,14 +68,22 @@ class Cache:
     path: Path
 
     def folder(self, step: str, key: str) -> Path:
-        """Where the result of a task is, once it is finished."""
+        """Return the folder that contains the result of a task once it is finished.
+
+        Args:
+            step: step of the task.
+            key: key of the task.
+        """
         return self.path / step / key
 
     def record(self, task: Task) -> Record | None:
         """Return the record of a finished task; None if it is not finished.
 
+        Args:
+            task: the task.
+
         Raises:
-            InputFileError: a damaged record.
+            InputFileError: the record is damaged.
         """
         path = self.folder(task.step, task.key) / RECORD
         return read_document(path, Record, SCHEMA) if path.is_file() else None
@@ -82,15 +91,18 @@ class Cache:
     def make(
         self, task: Task, kept: Sequence[str], make: Callable[[Path], Record]
     ) -> tuple[Record, bool]:  # fmt: skip
-        """Return the record of a task that is finished, here, by another sweep, or before; and whether it was here.
+        """Make the result of a task, unless it exists already or another sweep makes it.
 
         Args:
             task: what to make.
-            kept: patterns of the names that a killed attempt leaves for the next one.
+            kept: name patterns of files that a killed attempt leaves for the next one to resume from.
             make: writes the result into a folder.
 
+        Returns:
+            The record of the finished task, and whether this call made it.
+
         Raises:
-            QbertOptError: as `make`; or the cache cannot be written.
+            QbertOptError: `make` raised it, or the cache cannot be written.
         """
         target = self.folder(task.step, task.key)
         try:
@@ -133,9 +145,9 @@ class Cache:
 
 @contextmanager
 def _heartbeat(path: Path) -> Iterator[None]:
-    """Keep a file's time of change at the present, so that it says when a killed process was last alive.
+    """Update a file's modification time periodically, so that it shows when a killed process was last alive.
 
-    Its content is the time at which the work began.
+    The file contains the time at which the work began.
     """
     path.write_text(f"{time.time():.3f}", encoding="utf-8")
     over = threading.Event()
@@ -150,7 +162,7 @@ def _heartbeat(path: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        path.unlink(missing_ok=True)  # it ended by itself: nothing was lost to a kill
+        path.unlink(missing_ok=True)  # it ended by itself, so a kill lost nothing
         raise
     finally:
         over.set()
@@ -158,7 +170,7 @@ def _heartbeat(path: Path) -> Iterator[None]:
 
 
 def _lost_s(making: Path) -> float:
-    """Seconds that a killed attempt worked after the last progress that it left; 0 if there was none."""
+    """Return the seconds that a killed attempt worked after it last saved progress; 0 if no attempt was killed."""
     begun = making / BEGUN
     try:
         start, end = float(begun.read_text(encoding="utf-8")), begun.stat().st_mtime

@@ -1,4 +1,4 @@
-"""Dask: a local cluster of processes, or a scheduler elsewhere; tasks go out as JSON, and results come back as JSON."""
+"""Dask: a local cluster of processes, or a scheduler elsewhere. Tasks and results are exchanged as JSON."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from .work import Result, code, perform
 INSTALL = 'pip install "qbert-opt[sweep]"'
 CONNECT_S = 10
 WORKERS_S = 60
-PRIVATE = "127.0.0.1:0"  # Dask serves its state over HTTP also without a dashboard: to this machine only
-DEATHS = 2  # of workers with the same task, after which the task is given up
+PRIVATE = "127.0.0.1:0"  # Dask serves its state over HTTP even without a dashboard: only this machine may see it
+DEATHS = 2  # how many workers may die of a task before it is given up
 SETTINGS = {
     "distributed.scheduler.allowed-failures": DEATHS,
-    # a worker that holds memory would wait for ever; one that needs more than its share is ended instead
+    # a worker that is paused because it holds much memory would wait forever; one above its share is killed instead
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
     "distributed.comm.timeouts.connect": f"{CONNECT_S}s",
-    # tasks take seconds to hours: what Dask does many times a second for itself would cost more than it tells
+    # tasks take seconds to hours: Dask's frequent housekeeping would cost more than it is worth
     "distributed.worker.profile.enabled": False,
     "distributed.worker.memory.monitor-interval": "1s",
     "distributed.admin.tick.interval": "10s",
@@ -40,23 +40,23 @@ SETTINGS = {
     "distributed.scheduler.active-memory-manager.start": False,
 }
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-QUIET = {"DASK_LOGGING__DISTRIBUTED": "critical"}  # what happens to workers is said in our own words
+QUIET = {"DASK_LOGGING__DISTRIBUTED": "critical"}  # our own messages say what happens to workers
 
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """Who does the work.
+    """The processes that do the work.
 
     Attributes:
-        count: local processes; None is one for each core that `threads` leaves.
-        threads: of torch in each.
-        memory_bytes: of each local process, which is ended above; None shares the machine's memory equally.
-        scheduler: address of a running scheduler instead of local processes.
-        tls: files of the connection to it: `tls_ca`, `tls_cert`, `tls_key`; None takes Dask's own settings.
-        dashboard: address on which a local cluster shows Dask's dashboard; None shows none.
+        count: number of local processes; None: as many as the cores allow with `threads` each.
+        threads: threads of torch in each process.
+        memory_bytes: memory of a local process, above which it is killed; None divides the machine's memory equally.
+        scheduler: address of a running scheduler that is used instead of local processes.
+        tls: files for the connection to it: `tls_ca`, `tls_cert`, `tls_key`; None uses Dask's own settings.
+        dashboard: address at which a local cluster shows Dask's dashboard; None shows none.
 
     Raises:
-        UsageError: a number below 1, or options of another kind of cluster.
+        UsageError: a number is below 1, or an option belongs to the other kind of cluster.
     """
 
     count: int | None = None
@@ -74,16 +74,16 @@ class Workers:
     @property
     def local_count(self) -> int:
         """Number of local processes."""
-        from dask.system import CPU_COUNT  # of those that this process may use
+        from dask.system import CPU_COUNT  # counts only cores that this process may use
 
         return self.count or max(1, CPU_COUNT // self.threads)
 
 
 def check_installed() -> None:
-    """Refuse to go on without Dask.
+    """Check that Dask is installed.
 
     Raises:
-        UsageError: says how to install it.
+        UsageError: it is not; says how to install it.
     """
     try:
         import distributed  # noqa: F401
@@ -93,10 +93,10 @@ def check_installed() -> None:
 
 @contextmanager
 def connected(workers: Workers) -> Iterator[Any]:
-    """Give a Dask client of a local cluster, or of the scheduler that was named; a local cluster ends with it.
+    """Connect a Dask client to a local cluster, which ends with the context, or to the scheduler that was named.
 
     Args:
-        workers: who does the work.
+        workers: the processes that do the work.
 
     Raises:
         UsageError: Dask is not installed, or the scheduler cannot be reached, is remote without TLS, or has no workers.
@@ -109,7 +109,7 @@ def connected(workers: Workers) -> Iterator[Any]:
 
     for name in list(logging.root.manager.loggerDict):
         if name.split(".")[0] == "distributed":
-            logging.getLogger(name).setLevel(logging.CRITICAL)  # each has a level of its own
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # each logger has its own level
     if workers.dashboard is not None and find_spec("bokeh") is None:
         raise UsageError("`dashboard`: needs bokeh, which is not installed. Install it: pip install bokeh.")
     if workers.scheduler is not None:
@@ -117,7 +117,7 @@ def connected(workers: Workers) -> Iterator[Any]:
             yield client
         return
     count, threads = workers.local_count, workers.threads
-    environment = {**dict.fromkeys(THREADS, str(threads)), **QUIET}  # libraries read it when they are loaded
+    environment = {**dict.fromkeys(THREADS, str(threads)), **QUIET}  # read by libraries when they are loaded
     with (
         dask.config.set(SETTINGS | {"distributed.nanny.pre-spawn-environ": environment}),
         LocalCluster(
@@ -131,13 +131,13 @@ def connected(workers: Workers) -> Iterator[Any]:
 
 
 def check_address(address: str) -> None:
-    """Refuse a scheduler elsewhere without TLS: whoever can talk to it can run code as its user.
+    """Refuse a remote scheduler without TLS: whoever can talk to it can run code as its user.
 
     Args:
         address: `tls://HOST:PORT`, or `tcp://` on this machine.
 
     Raises:
-        UsageError: another kind of address, or a remote one without TLS.
+        UsageError: the address is of another kind, or remote without TLS.
     """
     parts = urlsplit(address)
     try:
@@ -148,20 +148,20 @@ def check_address(address: str) -> None:
         raise UsageError(f"`scheduler` {address}: legal: tls://HOST:PORT, or tcp://127.0.0.1:PORT on this machine.")
     if parts.scheme == "tcp" and not _is_local(host):
         raise UsageError(
-            f"`scheduler` {address}: remote schedulers only over TLS, since their messages can run code. "
+            f"`scheduler` {address}: a remote scheduler needs TLS, since its messages can run code. "
             f"Give tls://{host}:{port}, with `tls_ca`, `tls_cert` and `tls_key`."
         )
 
 
 def check_workers(client: Any, cache: Path) -> None:
-    """Refuse workers of another version, and a cache that they do not share.
+    """Check that all workers run the same version and share the cache.
 
     Args:
-        client: of Dask.
-        cache: folder of results, which exists.
+        client: a Dask client.
+        cache: existing folder of results.
 
     Raises:
-        UsageError: names the worker.
+        UsageError: a worker does not answer, runs another version or does not see the cache; names the worker.
     """
     mark, text = cache / f".shared-{secrets.token_hex(8)}", secrets.token_hex(8)
     mark.write_text(text, encoding="utf-8")
@@ -171,7 +171,7 @@ def check_workers(client: Any, cache: Path) -> None:
         mark.unlink(missing_ok=True)
     for worker, answer in found.items():
         if isinstance(answer, BaseException):
-            raise UsageError(f"worker {worker}: has no qbert-opt that answers ({answer}). Install {code()} there.")
+            raise UsageError(f"worker {worker}: qbert-opt does not answer there ({answer}). Install {code()} there.")
         theirs, seen = answer
         if theirs != code():
             raise UsageError(f"worker {worker}: runs qbert-opt {theirs}; here is {code()}. Install the same there.")
@@ -180,7 +180,7 @@ def check_workers(client: Any, cache: Path) -> None:
 
 
 def _introduce(mark: str) -> tuple[str, str]:
-    """Say which code a worker runs, and what it reads in a file of the cache."""
+    """Return which code a worker runs, and what it reads from a file in the cache."""
     path = Path(mark)
     return code(), path.read_text(encoding="utf-8") if path.is_file() else ""
 
@@ -188,22 +188,22 @@ def _introduce(mark: str) -> tuple[str, str]:
 def run_tasks(
     client: Any, tasks: Sequence[Task], known: Mapping[str, Result], cache: Path, threads: int, progress: Progress
 ) -> dict[str, Result]:
-    """Do every task that is not known yet, in parallel as far as they do not read each other.
+    """Do every task that is not finished yet; tasks that do not depend on each other run in parallel.
 
     Args:
-        client: of Dask.
-        tasks: each after those that it reads.
+        client: a Dask client.
+        tasks: each after the tasks that it depends on.
         known: how finished tasks ended, by key.
         cache: folder of results.
-        threads: of torch.
-        progress: called as tasks end.
+        threads: threads of torch.
+        progress: called when a task ends.
 
     Returns:
         How every task ended, by key.
 
     Raises:
-        FullDiskError: the cache has no more room; what runs is cancelled, what is finished stays.
-        UsageError: the scheduler is gone.
+        FullDiskError: the disk of the cache is full; running tasks are cancelled, finished ones are kept.
+        UsageError: the connection to the scheduler was lost.
     """
     from distributed import as_completed
 
@@ -237,7 +237,7 @@ def _result(future: Any, task: Task) -> Result:
     if future.status == "finished":
         return Result.model_validate_json(future.result())
     if future.status == "cancelled":
-        raise UsageError("`scheduler`: is gone. What is finished is kept: run the same command again.")
+        raise UsageError("`scheduler`: connection lost. Finished steps are kept: run the same command again.")
     error = future.exception()
     if type(error).__name__ == "KilledWorker":
         reason = (

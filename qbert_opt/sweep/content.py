@@ -1,4 +1,4 @@
-"""Hashes of what a sweep reads: the same content has the same hash, wherever it lies."""
+"""Hashes of what a sweep reads: the same content has the same hash, wherever it is stored."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 def folder_sha256(model: str) -> str:
-    """Return the hash of a model folder: every file in it by name, and the settings in its sub-folders.
+    """Return the hash of a model folder: of all its files by name, and of the settings in its sub-folders.
 
-    Notes to people and hidden files do not count, nor do other files of sub-folders, such as a trainer's checkpoints.
+    Documentation, hidden files and other files in sub-folders, such as a trainer's checkpoints, are ignored.
 
     Args:
         model: a folder, or a hub model as owner/name.
 
     Raises:
-        InputFileError: no model folder, or a file that cannot be read.
+        InputFileError: it is not a model folder, or a file cannot be read.
     """
     folder = find_folder(model)
     digest = hashlib.sha256()
@@ -38,7 +38,7 @@ def folder_sha256(model: str) -> str:
 
 
 def device_sha256(device: Device) -> str:
-    """Return the hash of a device as it is read, with what it inherits.
+    """Return the hash of a device as loaded, including what its file inherits.
 
     Args:
         device: a loaded device.

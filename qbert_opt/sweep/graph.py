@@ -22,16 +22,16 @@ class Combination:
     """One row of the table.
 
     Attributes:
-        model: what the table calls the model.
-        folder: of the model.
+        model: name of the model in the table.
+        folder: folder of the model.
         data: path of the calibration set.
-        test_data: path of the text that it is measured on; None where nothing is measured.
+        test_data: path of the held-out text that it is measured on; None if nothing is measured.
         metric: estimator of the loss.
         method: quantizer.
         target: device and engine.
         budget: limits.
-        tasks: in the order of their steps; none for a model or a text that cannot be read.
-        fault: why it cannot be read.
+        tasks: tasks in the order of their steps; none if the model or a text cannot be read.
+        fault: why it cannot be read; empty if it can.
     """
 
     model: str
@@ -48,7 +48,7 @@ class Combination:
 
 @dataclass(slots=True)
 class _Contents:
-    """Hashes of models, texts and devices, each read once; a mistake is kept to be a row of every combination."""
+    """Hashes of models, texts and devices, each read once; a mistake becomes a row of every combination with it."""
 
     progress: Progress
     total: int
@@ -71,11 +71,11 @@ class _Contents:
 
 
 def combinations(sweep: Sweep, progress: Progress = silent) -> list[Combination]:
-    """Return every combination with its tasks; models, texts and devices are hashed, and nothing else is done.
+    """Return every combination with its tasks; this only hashes models, texts and devices.
 
     Args:
-        sweep: the file.
-        progress: called as models and texts are read.
+        sweep: content of the sweep file.
+        progress: called when a model or text is read.
     """
     contents = _Contents(progress, len(sweep.models) + len(sweep.data or ()) + 1)
     version = code()
@@ -95,10 +95,10 @@ def combinations(sweep: Sweep, progress: Progress = silent) -> list[Combination]
 
 
 def distinct(rows: list[Combination]) -> list[Task]:
-    """Return every task once, each after those that it reads, and early steps of all models first.
+    """Return every task once, each after the tasks that it depends on, with the early steps of all models first.
 
     Args:
-        rows: of `combinations`.
+        rows: result of `combinations`.
     """
     by_key: dict[str, Task] = {}
     depth: dict[str, int] = {}

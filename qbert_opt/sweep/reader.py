@@ -1,4 +1,4 @@
-"""Reads sweep files. Strict YAML; every refusal names the line and what is legal there."""
+"""Reads sweep files, which are strict YAML; every error names the line and what is legal there."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ LISTS = ("bits", "groupings", "forms", "activation_bits")
 
 
 def read_sweep(path: str | Path) -> Sweep:
-    """Read a sweep file; relative paths in it are relative to its folder.
+    """Read a sweep file; relative paths in it are resolved against its folder.
 
     Args:
         path: a YAML file.
 
     Raises:
-        InputFileError: unreadable, not strict YAML, an unknown key, a wrong value, nothing to combine, or an entry
-            that is listed twice; names the line and what is legal.
+        InputFileError: the file is unreadable or not strict YAML, has an unknown key, a wrong value or an entry that is
+            listed twice, or there is nothing to combine; names the line and what is legal.
     """
     file = Path(path)
     try:
@@ -55,7 +55,7 @@ def read_sweep(path: str | Path) -> Sweep:
 
 
 def _with_paths(sweep: Sweep, base: Path) -> Sweep:
-    """Make paths absolute; names of bundled data, devices and hub models stay."""
+    """Make paths absolute; names of bundled data, devices and hub models stay as they are."""
 
     def texts(item: Texts) -> Texts:
         if item.path in bundled_datasets() and not (base / item.path).exists():
@@ -102,7 +102,7 @@ _PARTS: dict[str, type[BaseModel]] = {
 
 
 def _check(sweep: Sweep, root: Any) -> None:
-    """Refuse what no type says: unknown plug-ins, wrong quantities, missing data, entries that are listed twice."""
+    """Check what types cannot: plug-ins exist, quantities are valid, data is given, no entry is listed twice."""
     for field, kind in (("metrics", "metrics"), ("methods", "quantizers")):
         for number, name in enumerate(getattr(sweep, field)):
             if name not in available(kind):
@@ -159,11 +159,11 @@ def _check_budget(budget: Budget, root: Any, loc: tuple[str | int, ...]) -> None
 
 
 def _checked(read: Any, root: Any, loc: Sequence[str | int]) -> Any:
-    """Read a value; what is wrong with it becomes a line of this file."""
+    """Parse a value; an error is reported with its line in this file."""
     try:
         return read()
     except (QbertOptError, DeviceError) as error:
-        said = re.sub(r"^(`[a-z_]+`|--[a-z-]+) ", "found ", str(error))  # a parameter's name is that of an option
+        said = re.sub(r"^(`[a-z_]+`|--[a-z-]+) ", "found ", str(error))  # drop the option's name
         raise _refusal(root, loc, said) from None
 
 
@@ -174,7 +174,7 @@ def _unknown(name: str, legal: Sequence[str]) -> str:
 
 
 def _finding(error: ValidationError, root: Any) -> InputFileError:
-    """The first thing that pydantic found, in the words of this file."""
+    """Return the first error that pydantic found, worded for this file."""
     first = error.errors(include_url=False)[0]
     loc = first["loc"]
     owner = model_at(Sweep, loc[:-1])

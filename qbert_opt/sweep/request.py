@@ -1,4 +1,4 @@
-"""What a sweep combines with what: the content of a sweep file."""
+"""The content of a sweep file: what a sweep combines."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ Until = Literal["solve", "quantize", "export", "measure"]
 
 
 def _listed(value: Any) -> Any:
-    """A single value stands for a list of one."""
+    """Turn a single value into a list of one."""
     return value if value is None or isinstance(value, list) else [value]
 
 
 def _joined(value: Any) -> Any:
-    """A list stands for its entries with commas between them, as the options of `sensitivity` are written."""
+    """Join a list with commas, the form in which `sensitivity` takes its options."""
     plain = isinstance(value, list) and value and all(type(entry) in (int, str) for entry in value)
     return ",".join(map(str, value)) if plain else str(value) if type(value) is int else value
 
 
 def _in_field(name: str) -> BeforeValidator:
-    """A text alone stands for a mapping with this one field."""
+    """Return a validator that turns a bare text into a mapping with this one field."""
     return BeforeValidator(lambda value: {name: value} if isinstance(value, str) else value)
 
 
@@ -34,13 +34,13 @@ class _Part(BaseModel):
 
 
 class Texts(_Part):
-    """A data set, as `--data` with its columns.
+    """A data set, given as for `--data` with its columns.
 
     Attributes:
         path: a file, a folder of splits, or a bundled data set.
         text_column: one column of texts, or two of pairs; None tries the usual names.
-        label_column: None tries the usual names.
-        split: which split of a folder.
+        label_column: column of labels; None tries the usual names.
+        split: split to read if the path is a folder.
     """
 
     path: str
@@ -52,7 +52,7 @@ class Texts(_Part):
 Names = Annotated[str, BeforeValidator(_joined)]
 AsTexts = Annotated[Texts, _in_field("path")]
 LARGEST_BATCH = 1_000_000
-Seed = Annotated[int, Field(ge=0, lt=2**63)]  # of torch
+Seed = Annotated[int, Field(ge=0, lt=2**63)]  # what torch accepts
 ManyTexts = Annotated[tuple[AsTexts, ...], BeforeValidator(_listed), Field(min_length=1)]
 
 
@@ -60,10 +60,10 @@ class Model(_Part):
     """A model of the sweep.
 
     Attributes:
-        folder: of the float model.
-        name: what the table calls it; by default `folder` as written.
-        data: its calibration sets, instead of those of the whole sweep.
-        test_data: its held-out text, instead of that of the whole sweep.
+        folder: folder of the float model.
+        name: its name in the table; by default `folder` as written.
+        data: its calibration sets, instead of the sweep's.
+        test_data: its held-out text, instead of the sweep's.
     """
 
     folder: str
@@ -78,7 +78,7 @@ class Model(_Part):
 
 
 class Target(_Part):
-    """Where a model is to run: a device, an engine, or an engine on a device.
+    """What a model shall run on: a device, an engine, or an engine on a device.
 
     Attributes:
         device: a bundled device's name or a YAML file.
@@ -90,9 +90,9 @@ class Target(_Part):
 
 
 class Budget(_Part):
-    """Limits of a plan, each as the option of `solve` of the same name.
+    """Limits of a plan; each has the name and the values of an option of `solve`.
 
-    `min_tokens_per_s` is of decoders.
+    `min_tokens_per_s` is for decoders only.
     """
 
     budget: str | None = None
@@ -113,7 +113,7 @@ class Budget(_Part):
 
 
 QUANTITIES = {"max_latency": "time", "max_memory": "bytes", "max_dram_bytes": "bytes", "max_energy": "energy"}
-"""Limits that need no model's shapes, with the kind of their unit."""
+"""Limits that can be read without knowing the model's shapes, and the kind of their unit."""
 
 
 class Recovery(_Part):
@@ -121,9 +121,9 @@ class Recovery(_Part):
 
     Attributes:
         data: training texts.
-        minutes: approximate training time of a plan; None trains the recipe's or the default passes.
+        minutes: approximate training time of a plan; None: as many passes as the recipe, or the default, has.
         recipe: a published recipe instead of the default steps.
-        seed: of the split of texts and the order of batches.
+        seed: seed of the split of texts and of the order of batches.
     """
 
     data: ManyTexts
@@ -141,22 +141,22 @@ class Sweep(_Part):
         test_data: held-out text that finished models are measured on, for models without their own.
         metrics: estimators of the loss.
         methods: quantizers.
-        devices: devices, engines, or engines on devices; none leaves the hardware open.
-        budgets: limits of a plan besides the device's own; none leaves those alone.
+        devices: devices, engines, or engines on devices; without any, the hardware is left open.
+        budgets: limits of a plan besides the device's own; without any, only the device's own apply.
         until: the last step: `solve`, `quantize`, `export` or `measure`.
-        recover: train every plan after quantization.
-        bits: widths of matrices to score.
-        groupings: of matrices to score.
-        forms: what a range stores; None is the quantizer's usual form.
-        activation_bits: widths of inputs to score, or `none`.
-        calibration_samples: texts that fit the quantizer.
-        scoring_samples: texts that score.
-        max_tokens: length at which texts are cut; None is the model's window.
-        seq_len: tokens of one inference; None is 128, or what the model reads if less.
-        batch_size: sentences of one inference.
-        context: tokens in a decoder's full cache; None is 1024, or what the model reads if less.
-        cache_bits: bits of keys and values in it; None as for `solve`.
-        seed: of the draw of calibration and scoring texts.
+        recover: how to train every plan after quantization; None trains none.
+        bits: bit widths of matrices to score.
+        groupings: groupings of matrices to score.
+        forms: forms to score, i.e. the parameters that a range stores; None is the quantizer's usual form.
+        activation_bits: bit widths of inputs to score, or `none`.
+        calibration_samples: number of texts in the quantizer's calibration set.
+        scoring_samples: number of texts to score.
+        max_tokens: length in tokens to which texts are truncated; None is the model's maximum.
+        seq_len: tokens of one inference; None is 128, or the model's maximum if that is less.
+        batch_size: sentences per inference.
+        context: tokens in a decoder's full cache; None is 1024, or the model's maximum if that is less.
+        cache_bits: bits of keys and values in the cache; None: as for `solve`.
+        seed: seed of the draw of calibration and scoring texts.
     """
 
     models: Annotated[tuple[Annotated[Model, _in_field("folder")], ...], BeforeValidator(_listed), Field(min_length=1)]
@@ -187,13 +187,13 @@ class Sweep(_Part):
 
 
 def needed_limits(budget: Budget) -> dict[str, float]:
-    """Return the limits that need no model's shapes, by field of `spec.limits.Limits`.
+    """Return the limits that can be read without knowing the model's shapes, by field of `spec.limits.Limits`.
 
     Args:
-        budget: of a checked sweep.
+        budget: limits of a checked sweep.
 
     Raises:
-        UsageError: a quantity that is not of its kind.
+        UsageError: a quantity is malformed or has a unit of another kind.
     """
     fields = {"max_latency": "latency_s", "max_memory": "memory_bytes", "max_dram_bytes": "dram_bytes"}
     fields["max_energy"] = "energy_j"

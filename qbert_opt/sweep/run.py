@@ -1,4 +1,4 @@
-"""Run a sweep: find what is finished, do the rest on Dask, write one table."""
+"""Run a sweep: find finished tasks, do the others on Dask, write one table."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Swept:
     """What a sweep found.
 
     Attributes:
-        rows: one for each combination.
-        files: what was written.
-        folder: where the tables are.
-        num_tasks: distinct steps.
-        num_found: of those, how many were in the cache, or are ruled out by what was.
-        num_run: how many were run now; the rest are ruled out by an infeasible or failed one before.
-        cpu_s: processor time of those that were made.
-        lost_s: elapsed time that killed workers had spent and that was spent again.
+        rows: one row for each combination.
+        files: the files that were written.
+        folder: folder of the tables.
+        num_tasks: number of distinct tasks.
+        num_found: number of tasks that were in the cache, or are ruled out by an infeasible one that was.
+        num_run: number of tasks that this run did; the others are ruled out by an infeasible or failed earlier one.
+        cpu_s: processor time of the tasks that this run did.
+        lost_s: elapsed time that killed workers spent on work that was done again.
     """
 
     rows: tuple[Row, ...]
@@ -64,22 +64,22 @@ def sweep(
 ) -> Swept:
     """Score, plan, quantize, export and measure every combination of a sweep file, each step once.
 
-    Every step's result is the file or folder that the single command writes, kept in the cache under the hash of what
-    it depends on. A sweep that was killed goes on from there, and another sweep uses it too.
+    Every step's result is the file or folder that the single command writes, kept in the cache under the hash of
+    everything that it depends on. A killed sweep resumes from the cache, and other sweeps may use the same cache.
 
     Args:
         source: a sweep file, or its content.
-        output: folder of the tables, which is created; those of an earlier run are replaced.
+        output: folder of the tables, which is created; tables of an earlier run are replaced.
         cache: folder of results; by default `artifacts` in the output.
         workers: local processes or a scheduler; by default a process for each core.
-        client: a Dask client of your own, for example of dask-jobqueue, instead.
-        progress: called with tasks done, tasks in all, and the one that ended.
+        client: a Dask client of your own to use instead of `workers`, for example of dask-jobqueue.
+        progress: called with the number of tasks done, the number of all tasks, and the task that ended.
 
     Returns:
-        The rows, with what was written.
+        The rows of the table, the files that were written, and what the run took.
 
     Raises:
-        InputFileError: a mistake in the sweep file; a model that cannot be read is a row instead.
+        InputFileError: the sweep file has a mistake; a model that cannot be read becomes a failed row instead.
         UsageError: the output or the cache cannot be written, the scheduler cannot be reached, or a worker runs other
             code or does not see the cache.
     """
@@ -119,7 +119,7 @@ def sweep(
 
 @contextmanager
 def _going_on(cache: Path) -> Iterator[None]:
-    """Say on Ctrl-C what is kept."""
+    """Say on Ctrl-C which work is kept."""
     try:
         yield
     except KeyboardInterrupt as stop:
@@ -138,7 +138,7 @@ def _create(path: Path) -> None:
 
 
 def _finished(tasks: Sequence[Task], cache: Cache) -> dict[str, Result]:
-    """Return how finished tasks ended, with those that an infeasible one rules out."""
+    """Return how finished tasks ended, including the tasks that an infeasible one rules out."""
     known: dict[str, Result] = {}
     for task in tasks:
         before = [known[key] for key in task.inputs.values() if key in known]

@@ -1,4 +1,4 @@
-"""The result of a sweep: one row for each combination, what is not worse than any other, and one model per device."""
+"""The result of a sweep: one row for each combination, the Pareto frontier, and one model for each device."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from .graph import Combination
 from .work import Result
 
 QUALITIES = ("accuracy", "entity_f1", "exact_match", "correlation")
-"""What a task is judged by, in `measured.json`; the first that was measured counts."""
+"""Quality measures of tasks in `measured.json`; the first one that was measured is used."""
 SPREADSHEET = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One combination; None is what does not apply, was not measured or does not exist.
+    """One combination; a field is None if it does not apply or was not measured.
 
     Attributes:
         model: its name in the sweep file.
@@ -35,35 +35,36 @@ class Row:
         metric: estimator of the loss.
         method: quantizer.
         device: target hardware.
-        engine: whose files were written.
+        engine: engine whose files were written.
         budget: limits as written.
         status: `done`, `infeasible` or `failed`.
-        step: at which it ended.
-        reason: why it is infeasible, with the nearest feasible value, or failed.
-        encoder_bytes: of the matrices.
-        total_bytes: of the whole stored model.
+        step: step at which it ended.
+        reason: why it failed, or why it is infeasible, with the nearest feasible value.
+        encoder_bytes: bytes of the matrices.
+        total_bytes: bytes of the whole stored model.
         average_bits: bits per encoder weight, scales and offsets included.
-        loss_unit: of every loss.
-        predicted_loss: cross-fitted where the scores allow it; None after training, which makes it void.
-        predicted_std_error: of it.
+        loss_unit: unit of all losses.
+        predicted_loss: cross-fitted if the scores allow it; None after training, which makes it void.
+        predicted_std_error: standard error of `predicted_loss`.
         proof: `optimal`, or what the solver has proven.
         gap: proven relative distance from the optimum.
-        latency_s: predicted on the device; of a decoder, the time to the first token.
+        latency_s: predicted on the device; for a decoder, the time to the first token.
         tokens_per_s: predicted for a decoder with a full cache.
         peak_memory_bytes: predicted on the device.
         dram_bytes: predicted, per inference.
         energy_j: predicted, per inference.
-        confidence: of the device's figures.
-        exported_bytes: of the engine's files.
-        measured_loss: against the float model on held-out text.
-        measured_low: lower end of its 95 % interval.
-        measured_high: upper end.
-        quality: measured figure of the task, for example accuracy.
-        quality_name: which figure that is.
-        flipped: answers that differ from the float model's.
-        measured_latency_s: in the engine on the worker's machine: median processor time of one inference.
-        on_frontier: no other row of its group has less of both loss and bytes, or of loss and predicted latency.
-        chosen: the one model of its device class.
+        confidence: how far the device's figures can be trusted.
+        exported_bytes: bytes of the engine's files.
+        measured_loss: loss against the float model on held-out text.
+        measured_low: lower end of the 95 % interval of `measured_loss`.
+        measured_high: upper end of the same interval.
+        quality: measured quality in the task, for example accuracy.
+        quality_name: which quality measure that is.
+        flipped: number of answers that differ from the float model's.
+        measured_latency_s: median processor time of one inference in the engine, on the worker's machine.
+        on_frontier: no other row of its group is at least as good in quality (or loss), bytes and predicted latency
+            and better in one of them.
+        chosen: whether it is the one model chosen for its device and engine.
         notes: warnings.
         cpu_s: processor time spent on it in this run; shared steps count in the first row that has them.
         plan: path of `allocation.json`.
@@ -111,7 +112,7 @@ class Row:
 
     @property
     def loss(self) -> float | None:
-        """The measured loss; the predicted one where nothing was measured."""
+        """The measured loss; the predicted loss if nothing was measured."""
         return self.predicted_loss if self.measured_loss is None else self.measured_loss
 
     @property
@@ -124,12 +125,12 @@ def table(rows: Sequence[Combination], results: Mapping[str, Result], cache: Cac
     """Return a row for each combination, with frontiers and choices.
 
     Args:
-        rows: what was combined.
+        rows: all combinations.
         results: how each task ended, by key.
-        cache: where the results are.
+        cache: contains the results.
 
     Raises:
-        InputFileError: a damaged result in the cache.
+        InputFileError: a result in the cache is damaged.
     """
     spent = {key: result.cpu_s for key, result in results.items()}
     made = []
@@ -143,11 +144,11 @@ def write_tables(rows: Sequence[Row], folder: Path) -> list[Path]:
     """Write `sweep.parquet` and `sweep.csv`.
 
     Args:
-        rows: at least one.
-        folder: which exists.
+        rows: at least one row.
+        folder: an existing folder.
 
     Returns:
-        What was written.
+        Paths of the files.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -166,7 +167,7 @@ def write_tables(rows: Sequence[Row], folder: Path) -> list[Path]:
 
 
 def _cell(value: Any) -> Any:
-    """A cell of CSV; text that a spreadsheet would run as a formula gets an apostrophe before it."""
+    """Return a CSV cell; text that a spreadsheet would run as a formula gets an apostrophe before it."""
     return f"'{value}" if isinstance(value, str) and value.startswith(SPREADSHEET) else value
 
 
@@ -206,7 +207,7 @@ def _planned(plan: Allocation) -> dict[str, Any]:
 
 
 def _finished(folders: Mapping[str, Path]) -> dict[str, Any]:
-    """What was written and measured after the plan."""
+    """Return the fields of a row that come from the steps after `solve`."""
     names = {"quantize": QUANTIZED, "recover": QUANTIZED, "export": EXPORTED, "measure": MEASURED}
     found: dict[str, Any] = {}
     for step, name in names.items():
@@ -235,10 +236,10 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _judged(rows: Sequence[tuple[Row, str | None]]) -> list[Row]:
-    """Mark frontiers and choices.
+    """Mark the rows on Pareto frontiers and the chosen ones.
 
-    Rows are compared where a figure means the same: models whose task quality was measured on the same text, or else
-    plans of one model.
+    Rows are compared only if their figures are comparable: those of models whose quality was measured on the same text,
+    or else those of one model with one calibration set.
     """
     groups: defaultdict[tuple[Any, ...], list[int]] = defaultdict(list)
     for index, (row, test_data) in enumerate(rows):
@@ -256,17 +257,17 @@ def _judged(rows: Sequence[tuple[Row, str | None]]) -> list[Row]:
 
 
 def _badness(row: Row) -> float:
-    """What is lost: task quality where it was measured, else the loss against the float model."""
+    """Return minus the quality if it was measured, else the loss against the float model; less is better."""
     return float(row.loss or 0.0) if row.quality is None else -row.quality
 
 
 def _rank(row: Row) -> tuple[float, float, int]:
-    """Best quality first; of equals the smallest loss, then the fewest bytes."""
+    """Return the sort key: best quality first, then the smallest loss, then the fewest bytes."""
     return _badness(row), float(row.loss or 0.0), row.total_bytes or 0
 
 
 def _is_beaten(row: Row, others: Iterable[Row]) -> bool:
-    """Whether another row is at least as good in quality, bytes and predicted latency, and better in one."""
+    """Whether another row is at least as good in quality, bytes and predicted latency, and better in one of them."""
     own = (_badness(row), row.total_bytes or 0, row.latency_s or 0.0)
     for other in others:
         theirs = (_badness(other), other.total_bytes or 0, other.latency_s or 0.0)

@@ -1,4 +1,4 @@
-"""One task of a sweep, and the key that its result is kept under."""
+"""One task of a sweep, and the key under which its result is cached."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Task(Frozen):
         step: a file in `sweep/steps`.
         title: what it works on, for progress and messages.
         inputs: keys of the tasks whose results it reads, by step.
-        options: what the result depends on besides, hashes of files included.
-        paths: where the files are that `options` has hashes of; not in the key, so that a moved file changes nothing.
-        code: release and commit of the code that makes it.
+        options: everything else that the result depends on, including hashes of files.
+        paths: paths of the files whose hashes are in `options`; not part of the key, so a moved file changes nothing.
+        code: release and commit of the code that does the task.
         key: hash of step, inputs, options and code.
     """
 
@@ -48,9 +48,9 @@ def make_task(
         step: a file in `sweep/steps`.
         title: what it works on.
         inputs: tasks whose results it reads, by step.
-        options: what the result depends on besides; JSON.
-        paths: where its files are; JSON.
-        code: release and commit.
+        options: everything else that the result depends on; JSON.
+        paths: paths of its files; JSON.
+        code: release and commit of the code that does the task.
     """
     keys = {name: task.key for name, task in inputs.items()}
     parts = json.dumps([step, keys, dict(options), code], sort_keys=True, separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""What a worker does with a task: find its result in the cache, or make it with the step's verb."""
+"""What a worker does with a task: it finds the result in the cache, or makes it with the step's verb."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Work:
 
     Attributes:
         task: what to make.
-        cache: where results are.
-        progress: called as the step goes on.
+        cache: contains the results.
+        progress: called as the step advances.
     """
 
     task: Task
@@ -35,7 +35,11 @@ class Work:
     progress: Progress = silent
 
     def input(self, *steps: str) -> Path:
-        """Return the folder of the result that it reads, of the first of these steps that it has."""
+        """Return the folder of an input of the task.
+
+        Args:
+            *steps: steps in order of preference; the first one that is an input counts.
+        """
         step = next(step for step in steps if step in self.task.inputs)
         return self.cache.folder(step, self.task.inputs[step])
 
@@ -44,13 +48,18 @@ class Step(Protocol):
     """A file in `sweep/steps`.
 
     Attributes:
-        KEPT: patterns of the names that a killed attempt leaves in the folder for the next one.
+        KEPT: name patterns of files that a killed attempt leaves in the folder for the next one to resume from.
     """
 
     KEPT: Sequence[str]
 
     def make(self, work: Work, folder: Path, /) -> None:
-        """Write the verb's result into an empty folder, or one with what `KEPT` names."""
+        """Write the verb's result.
+
+        Args:
+            work: the task and its inputs.
+            folder: where to write; empty except for files that match `KEPT`.
+        """
         ...
 
 
@@ -58,13 +67,13 @@ class Result(Frozen):
     """How a task ended.
 
     Attributes:
-        key: of the task.
-        step: of the task; of the task that failed, where that is one before it.
-        status: `made` now, `found` in the cache, `infeasible`, `failed`, or `stopped`: the cache cannot be written.
-        reason: one line; empty where it went well.
-        bug: an error that is not the user's.
-        cpu_s: processor time spent now.
-        lost_s: elapsed time of killed attempts that was made up for now.
+        key: key of the task.
+        step: step of the task, or of the earlier task whose failure ruled it out.
+        status: `made` now, `found` in the cache, `infeasible`, `failed`, or `stopped` if the cache cannot be written.
+        reason: one line; empty if it succeeded.
+        bug: whether the error is a bug of ours rather than the user's mistake.
+        cpu_s: processor time spent in this run.
+        lost_s: elapsed time that a killed attempt spent on work that this run did again.
         notes: warnings.
     """
 
@@ -79,23 +88,23 @@ class Result(Frozen):
 
     @property
     def has_result(self) -> bool:
-        """Whether later steps can go on from it."""
+        """Whether later steps can use its result."""
         return self.status in ("made", "found")
 
 
 def code() -> str:
-    """Release and commit of the code that runs here."""
+    """Return release and commit of the code that runs here."""
     return f"{code_version()} {code_commit()}"
 
 
 def perform(document: str, cache: str, threads: int, *before: str) -> str:
-    """Do a task, unless one before it failed; every mistake of the user's is a result, not an exception.
+    """Do a task, unless an earlier one failed; a user's mistake is returned as a result, not raised.
 
     Args:
         document: the `Task` as JSON.
         cache: folder of the cache.
-        threads: of torch.
-        before: results of the tasks that it reads, each a `Result` as JSON.
+        threads: threads of torch.
+        before: results of the tasks that it depends on, each a `Result` as JSON.
 
     Returns:
         The `Result` as JSON.
@@ -109,7 +118,7 @@ def perform(document: str, cache: str, threads: int, *before: str) -> str:
 
 def _performed(task: Task, cache: Cache, threads: int) -> Result:
     if task.code != code():
-        reason = f"this worker runs qbert-opt {code()}, the sweep {task.code}. Install the same on all workers."
+        reason = f"this worker runs qbert-opt {code()}, the sweep {task.code}. Install the same version on all workers."
         return Result(key=task.key, step=task.step, status="failed", reason=reason)
     try:
         step: Step = import_module(f".steps.{task.step}", __package__)
@@ -118,18 +127,18 @@ def _performed(task: Task, cache: Cache, threads: int) -> Result:
         return Result(key=task.key, step=task.step, status="stopped", reason=str(error))
     except QbertOptError as error:
         return Result(key=task.key, step=task.step, status="failed", reason=str(error))
-    except Exception as error:  # one model must not end the others; the row says that it is a bug
+    except Exception as error:  # one model's failure must not end the others; the row says that it is a bug
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
         return Result(key=task.key, step=task.step, status="failed", reason=reason, bug=True)
     return result_of(record, made=here)
 
 
 def result_of(record: Record, *, made: bool) -> Result:
-    """Return how a task ended whose record is in the cache.
+    """Return the result of a task that has a record in the cache.
 
     Args:
-        record: of the task.
-        made: whether it was made now.
+        record: the task's record.
+        made: whether the task was done now.
     """
     return Result(
         key=record.task.key,
@@ -167,18 +176,18 @@ def _cpu_s() -> float:
 
 
 def read_given(path: Mapping[str, Any], sha256: str) -> LabeledTexts:
-    """Read texts that a task has the hash of.
+    """Read texts and check that they have not changed since the sweep began.
 
     Args:
         path: the fields of `sweep.request.Texts`.
         sha256: hash of the texts when the sweep began.
 
     Raises:
-        InputFileError: unreadable, or other texts than when the sweep began.
+        InputFileError: the texts cannot be read, or have changed since the sweep began.
     """
     texts = read_texts(
         path["path"], text_columns=path["text_column"], label_column=path["label_column"], split=path["split"]
     )
     if texts.sha256 != sha256:
-        raise InputFileError(f"{path['path']}: changed while the sweep runs. Start the sweep again.")
+        raise InputFileError(f"{path['path']}: changed while the sweep was running. Start the sweep again.")
     return texts

@@ -91,7 +91,7 @@ def _write_bundle(folder: Path, precision: str | None, quiet: bool) -> None:
     given = precision or "int8"
     activations = next((name for name in ACTIVATIONS if name == given), None)
     if activations is None:
-        raise UsageError(f"`precision` {given}: not run by onnxruntime. Legal: {', '.join(ACTIVATIONS)}.")
+        raise UsageError(f"`precision` {given}: not supported by onnxruntime. Legal: {', '.join(ACTIVATIONS)}.")
     with progress("bundle", quiet=quiet) as on_step:
         write_bundle(folder, activations, on_step=on_step)
     print_lines(

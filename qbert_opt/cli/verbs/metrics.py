@@ -14,7 +14,7 @@ def command() -> None:
 
 
 def list_plugins(kind: str) -> None:
-    """Print name and summary of each plug-in of a kind, without importing it, so that torch is not loaded.
+    """Print name and summary of each plug-in of a kind; nothing is imported, so torch is not loaded.
 
     Args:
         kind: a key of `plugins.FOLDERS`.

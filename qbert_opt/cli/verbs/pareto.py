@@ -1,4 +1,4 @@
-"""`qbert-opt pareto`: the Pareto frontier of loss over a budget."""
+"""`qbert-opt pareto`: the Pareto frontier of loss over budgets."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from ...spec.scores import ScoreTable
     from ...workflows.frontiers import Curve, Subject
 
-MOST_POINTS = 10_000  # each is solved
+MOST_POINTS = 10_000  # a plan is solved for each
 
 
 @dataclass(frozen=True, slots=True)
 class PictureOptions:
-    """The picture of a frontier, and what it shows besides."""
+    """The plot of a frontier, and what else it shows."""
 
     plot: Annotated[str | None, typer.Option("--plot", help="Draw the frontier to this PNG or SVG.")] = None
     devices: Annotated[
@@ -123,7 +123,7 @@ def command(
 
 
 def _check(picture: PictureOptions, device: str | None, output: str | None) -> None:
-    """Refuse options that mean nothing beside each other, before any work is done."""
+    """Refuse options that contradict each other, before any work is done."""
     from ...errors import UsageError
     from ...reports.plots.saving import check_ending
 
@@ -138,7 +138,7 @@ def _check(picture: PictureOptions, device: str | None, output: str | None) -> N
 
 
 def _devices(text: str) -> list[Device]:
-    """Read the devices of `--devices`; two files of one device would be drawn as one."""
+    """Read the devices of `--devices`; a device named twice is refused, as its curves would coincide."""
     from ...errors import UsageError
     from ..quantities import listed
 
@@ -174,7 +174,7 @@ def _subjects(scores: ScoreTable, devices: Sequence[Device | None], compare: Seq
 def _frontier(
     of: Subject, names: tuple[str, ...], points: int, workload: Workload, output: str | None, quiet: bool
 ) -> TradeOff:
-    """Compute a frontier and write it to `--output`, beside which an interrupted run keeps what is finished."""
+    """Compute a frontier and write it to `--output`; an interrupted run keeps finished plans beside that file."""
     from ...planning.frontier import to_csv, trade_off
     from ...planning.program import PlanningTask
     from ...runtime.files import write_text

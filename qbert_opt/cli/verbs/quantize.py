@@ -50,7 +50,7 @@ def command(
     with progress("quantizing", quiet=quiet) as tell:
         loaded = load_model(model, paging=paging.beside(output))
         written = quantize_model(loaded, allocation, texts, output, method=method, sequential=sequential, progress=tell)
-    if sequential:  # the plan in the folder has its losses scored again
+    if sequential:  # the losses of the plan in the folder were scored again
         again = read_allocation(Path(output) / "allocation.json")
         typer.echo(
             f"predicted loss   {allocation.predicted_loss:.4g} in the plan, {again.predicted_loss:.4g} scored again"

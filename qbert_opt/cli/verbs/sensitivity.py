@@ -117,7 +117,7 @@ def command(
 
 
 def _print_scores(table: ScoreTable, output: str, peak_bytes: int, limit_bytes: int, processes: int) -> None:
-    """Print what was scored, what to mind, and the memory that it took."""
+    """Print what was scored, what to watch out for, and how much memory it took."""
     from ...reports.printing import memory_line, print_lines
     from ...reports.scores import scores_summary
     from ...runtime.plain_text import one_line

@@ -31,7 +31,7 @@ Engine = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class ViewOptions:
-    """What is shown besides the report, and of which phase."""
+    """What is shown besides the report, and for which phase."""
 
     compare: Annotated[
         str | None,
@@ -153,7 +153,7 @@ def _shows_prompt(phase: str | None, profile: ModelProfile) -> bool:
 
 
 def _draw(report: CostReport, device: Device, roofline: str | None, timeline: str | None) -> None:
-    """Draw the pictures that are asked for."""
+    """Draw the plots that were asked for."""
     from ...reports.plots import memory, saving
     from ...reports.plots import roofline as roofs
 

@@ -18,7 +18,7 @@ WORKERS, SCHEDULER = "Workers on this machine", "Workers elsewhere"
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """Who does the work."""
+    """The processes that do the work."""
 
     workers: Annotated[
         int | None,
@@ -60,10 +60,10 @@ class WorkerOptions:
     tls_key: Annotated[str | None, typer.Option("--tls-key", help="Its key (PEM).", rich_help_panel=SCHEDULER)] = None
 
     def read(self) -> Workers:
-        """Return who does the work.
+        """Return the processes that do the work.
 
         Raises:
-            UsageError: an option that is not a quantity of its kind.
+            UsageError: an option is not a quantity of its kind.
         """
         from ...sweep.cluster import Workers
         from ..quantities import size

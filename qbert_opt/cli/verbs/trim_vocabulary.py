@@ -76,6 +76,6 @@ def command(
     )
     print_lines(vocabulary_lines(trimmed, model))
     if held_out is not None:
-        compared = loaded.head.kind != "vocabulary"  # whose answers are over other pieces now
+        compared = loaded.head.kind != "vocabulary"  # such a model's outputs are now over other pieces
         measured = measure_folder(output, held_out, reference=model if compared else None)
         print_lines([measured_table(measured, held_out), *cut_lines([row.evaluation for row in measured])])

@@ -11,7 +11,11 @@ from ..bench import Bench, BenchModule
 
 
 def find_bench(engine: str, precision: str | None) -> Bench:
-    """Return the bench of an engine; without a precision, in its default one.
+    """Return the bench of an engine.
+
+    Args:
+        engine: name of a file in `device_profiling/benches`.
+        precision: one of the engine's `PRECISIONS`; None is the first.
 
     Raises:
         UsageError: there is no such engine, it does not support the precision, or it is not installed.
@@ -19,5 +23,5 @@ def find_bench(engine: str, precision: str | None) -> Bench:
     module = load_as("benches", engine, BenchModule)
     precision = precision or module.PRECISIONS[0]
     if precision not in module.PRECISIONS:
-        raise UsageError(f"`precision` {precision}: not run by {engine}. Legal: {', '.join(module.PRECISIONS)}.")
+        raise UsageError(f"`precision` {precision}: not supported by {engine}. Legal: {', '.join(module.PRECISIONS)}.")
     return module.bench(precision)

@@ -1,4 +1,4 @@
-"""ONNX Runtime, with activations rounded as by `export --activations`."""
+"""ONNX Runtime, with activations rounded as `export --activations` does."""
 
 from __future__ import annotations
 
@@ -6,5 +6,9 @@ from ..engine_bench import PRECISIONS, EngineBench, container
 
 
 def bench(precision: str) -> EngineBench:
-    """Return the bench with activations of one of `PRECISIONS`."""
+    """Return the bench of one precision.
+
+    Args:
+        precision: how inputs of products are rounded, one of `PRECISIONS`.
+    """
     return EngineBench("onnxruntime", next(name for name in PRECISIONS if name == precision), container)

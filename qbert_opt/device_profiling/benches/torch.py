@@ -26,7 +26,7 @@ LENGTHS = (16, 64, 160, 256)
 
 
 class TorchBench:
-    """Kernels and models of torch in one floating-point type; stored weights are unpacked when a model is loaded."""
+    """Kernels and models of torch in one floating-point type; stored weights are dequantized when a model is loaded."""
 
     def __init__(self, precision: str) -> None:
         self.dtype = TYPES[precision]
@@ -47,14 +47,14 @@ class TorchBench:
         return lambda: None
 
     def product(self, form: BenchFormat, rows: int, inputs: int, outputs: int, pool_bytes: int) -> Call:
-        """Return a linear layer; its weights are slices of one pool."""
+        """Return a linear layer whose weights are slices of one pool; see `Bench.product`."""
         layers = self._layers.get((inputs, outputs)) or self._slices(inputs, outputs, self._pool(pool_bytes))
         self._layers[inputs, outputs] = layers
         turn, source = cycle(layers), self._random(1, rows, inputs)
         return self._inference(lambda: next(turn)(source))
 
     def pointwise(self, kind: str, rows: int, width: int) -> Call:
-        """Return one pointwise operation with a newly allocated output, as in eager mode."""
+        """Return a pointwise operation that allocates its output, as eager mode does; see `Bench.pointwise`."""
         source, other = self._random(1, rows, width), self._random(1, rows, width)
         if kind == "layernorm":
             norm = torch.nn.LayerNorm(width, dtype=self.dtype)
@@ -66,7 +66,7 @@ class TorchBench:
         return self._inference((lambda: F.gelu(source)) if kind == "gelu" else (lambda: source + other))
 
     def attention(self, seq_len: int, heads: int, depth: int) -> Call:
-        """Return scaled dot-product attention, including splitting and joining heads."""
+        """Return scaled dot-product attention, with heads split and joined; see `Bench.attention`."""
         query, key, value = (self._random(1, seq_len, heads * depth) for _ in range(3))
 
         def run() -> torch.Tensor:
@@ -77,7 +77,7 @@ class TorchBench:
         return self._inference(run)
 
     def model(self, subject: Subject) -> Call:
-        """Return a `BertModel` of this shape with its pooler; it runs in floating point for any choices."""
+        """Return a `BertModel` of this shape with its pooler; whatever the choices, it runs in floating point."""
         shape = subject.shape
         network = self._networks.get(shape) or self._network(shape)
         self._networks[shape] = network
@@ -126,12 +126,16 @@ class TorchBench:
 
 
 def bench(precision: str) -> TorchBench:
-    """Return the bench in one of `PRECISIONS`."""
+    """Return the bench of one precision.
+
+    Args:
+        precision: floating-point type, one of `PRECISIONS`.
+    """
     return TorchBench(precision)
 
 
 def _formats(precision: str, bits: int) -> tuple[BenchFormat, ...]:
-    """Return every stored format; this engine unpacks all of them to one floating-point type when it loads a model."""
+    """Return every stored format; the engine dequantizes all to one floating-point type when it loads a model."""
     floats = [BenchFormat(f"f{width}", width, "none", precision, precision, (), bits) for width in (16, 32)]
     codes = [
         BenchFormat(f"w{width}-{axis}", width, axis, precision, precision, sizes, bits)

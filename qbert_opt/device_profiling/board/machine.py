@@ -28,10 +28,10 @@ class Cache:
 
 @dataclass(frozen=True)
 class Machine:
-    """What the operating system says of a machine.
+    """A machine as the operating system describes it.
 
     Attributes:
-        name: of its processor.
+        name: name of its processor.
         caches: data caches of the first core, nearest first; none if the system does not report them.
         memory_bytes: size of its memory.
     """
@@ -42,15 +42,15 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    """Return what the operating system says of this machine."""
+    """Return this machine as the operating system describes it."""
     return Machine(processor_name(), system_caches(), total_memory_bytes())
 
 
 def ladder_calls(most_bytes: int = STEPS[-1]) -> dict[int, Call]:
-    """Return calls that read arrays of growing size, by bytes; all are slices of one array.
+    """Return calls that read arrays of growing size, by bytes; all arrays are slices of one array.
 
     Args:
-        most_bytes: of the largest array.
+        most_bytes: size of the largest array.
     """
     sizes = [size for size in STEPS if size <= most_bytes]
     whole = np.ones(sizes[-1] // 4, dtype=np.float32)
@@ -78,7 +78,7 @@ def total_memory_bytes() -> int:
 
 
 def processor_name() -> str:
-    """Return the processor's name as reported by the system; that of the board where there is one."""
+    """Return the name that the system reports for the board, or for the processor if it reports no board."""
     for path, line_start in (("/proc/device-tree/model", ""), ("/proc/cpuinfo", "model name")):
         try:
             lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()

@@ -20,18 +20,18 @@ from ...runtime.cpu_timing import LEAST_ROUNDS, Call, time_calls
 from .machine import ladder_calls, this_machine
 
 RESULT_SCHEMA = "qbert-opt/board-result@1"
-TILE = 2**20  # values that are drawn; larger files repeat them
+TILE = 2**20  # number of values drawn; larger files repeat them
 
 
 class MeasuringError(Exception):
-    """What stops a measurement, in one line."""
+    """A mistake that prevents the measurement; its message is one line."""
 
 
 def checked_manifest(folder: Path) -> dict[str, Any]:
-    """Return the bundle's manifest after its models were compared with their hashes.
+    """Check that the models of a bundle match their hashes, and return its manifest.
 
     Args:
-        folder: of the bundle.
+        folder: folder of the bundle.
 
     Raises:
         MeasuringError: a file is missing or has changed.
@@ -42,15 +42,15 @@ def checked_manifest(folder: Path) -> dict[str, Any]:
             if hashlib.sha256((folder / "models" / name).read_bytes()).hexdigest() != sha256:
                 raise MeasuringError(f"models/{name}: has changed since the bundle was written. Copy the bundle again.")
     except (OSError, ValueError, KeyError) as error:
-        raise MeasuringError(f"{folder}: is not a whole bundle ({error}). Copy the bundle again.") from None
+        raise MeasuringError(f"{folder}: is not a complete bundle ({error}). Copy the bundle again.") from None
     return manifest
 
 
 def write_weights(folder: Path, sizes: dict[str, int]) -> None:
-    """Write the files that all models take their weights from, if they are not there.
+    """Write the weight files that all models share, unless they exist.
 
     Args:
-        folder: of the models.
+        folder: folder of the models.
         sizes: bytes of each file, by the type of its values.
     """
     draw = np.random.default_rng(0)
@@ -70,10 +70,10 @@ def write_weights(folder: Path, sizes: dict[str, int]) -> None:
 
 
 def inputs_of(specs: dict[str, Any]) -> dict[str, Any]:
-    """Return arrays as a call of the manifest describes them.
+    """Return input arrays as the manifest describes them for a call.
 
     Args:
-        specs: by name of an input: type, shape, and for integers the least and the largest value.
+        specs: by input name: type, shape, and for integers the smallest and largest value.
     """
     draw = np.random.default_rng(0)
     arrays = {}
@@ -86,11 +86,11 @@ def inputs_of(specs: dict[str, Any]) -> dict[str, Any]:
 
 
 def all_calls(folder: Path, manifest: dict[str, Any]) -> dict[int, Call]:
-    """Return the calls to time, by their place in the manifest.
+    """Return the calls to time, by their position in the manifest.
 
     Args:
-        folder: of the bundle.
-        manifest: of the bundle.
+        folder: folder of the bundle.
+        manifest: manifest of the bundle.
     """
     import onnxruntime
 
@@ -105,7 +105,7 @@ def all_calls(folder: Path, manifest: dict[str, Any]) -> dict[int, Call]:
         if model not in sessions:
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 3
-            options.enable_cpu_mem_arena = False  # as in the engine: it would keep memory that folding alone needs
+            options.enable_cpu_mem_arena = False  # as in the engine: it would keep memory that only folding needs
             options.intra_op_num_threads = options.inter_op_num_threads = 1
             path = str(folder / "models" / model)
             sessions[model] = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -118,15 +118,15 @@ def _run(session: Any, inputs: dict[str, Any]) -> Call:
 
 
 def measured(folder: Path, rounds: int, seconds: float) -> dict[str, Any]:
-    """Return the times of every call and what the system says of the machine.
+    """Return the times of every call and the machine as the system describes it.
 
     Args:
-        folder: of the bundle.
-        rounds: readings of each call, at most.
-        seconds: wall-clock time after which no round begins, once there are three.
+        folder: folder of the bundle.
+        rounds: maximum number of timings per call.
+        seconds: wall-clock time after which no new round begins; three rounds are always done.
 
     Raises:
-        MeasuringError: the bundle is not whole, or onnxruntime is not installed.
+        MeasuringError: the bundle is not complete, or onnxruntime is not installed.
     """
     started, cpu_started = time.monotonic(), time.process_time()
     manifest = checked_manifest(folder)
@@ -169,7 +169,7 @@ def main() -> int:
     """Measure and write the result; the exit code is 0, or 1 with one line on stderr."""
     parser = argparse.ArgumentParser(description="Time the models of this bundle.")
     parser.add_argument("-o", "--output", default="result.json", help="file to write (default: result.json)")
-    parser.add_argument("--rounds", type=int, default=15, help="timings of each call, at most (default: 15)")
+    parser.add_argument("--rounds", type=int, default=15, help="maximum number of timings per call (default: 15)")
     parser.add_argument("--seconds", type=float, default=600.0, help="time to spend; three rounds are always done")
     given = parser.parse_args()
     try:

@@ -1,1 +1,1 @@
-"""File formats that can hold our codes; one file each. A format must define `formats.format.Format`."""
+"""File formats that can store our codes; one file each. A format must define `formats.format.Format`."""

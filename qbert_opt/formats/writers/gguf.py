@@ -1,4 +1,4 @@
-"""GGUF: codes of 2, 4, 5 and 8 bits in GGML's blocks, for llama.cpp and what builds on it."""
+"""GGUF: codes of 2, 4, 5 and 8 bits in GGML's blocks, for llama.cpp and tools that build on it."""
 
 from __future__ import annotations
 
@@ -52,14 +52,15 @@ def write(
     inputs: Mapping[str, PlannedActivation] | None = None,
     scores: Mapping[str, tuple[float, float]] | None = None,
 ) -> None:
-    """Write `model.gguf`: architecture, vocabulary, pooling, and every tensor under llama.cpp's name for it.
+    """Write `model.gguf`: architecture, vocabulary, pooling, and every tensor under its name in llama.cpp.
 
     See `Format.write`. LayerNorms, biases and token types are float32, which llama.cpp needs; matrices without codes,
-    the head's among them, are float16 where that is exact.
+    including the head's, are float16 if that is exact.
 
     Raises:
         InputFileError: a stored matrix has no place in the architecture.
-        UsageError: another architecture, head, tokenizer or pooling, planned inputs, or a form without a block type.
+        UsageError: the architecture, head, tokenizer or pooling is not supported, inputs are planned, or a matrix has a
+            form without a block type.
     """
     if inputs or scores:
         raise UsageError(f"{TARGET}: rounds inputs by itself, in blocks of 32. Use `activations` int8 or float32.")
@@ -139,7 +140,7 @@ def _metadata(model: Any, encoder: PlainEncoder) -> dict[str, Any]:
 
 
 def _matrix_names(encoder: PlainEncoder) -> Iterator[tuple[str, str]]:
-    """Module and name in the file of everything that has codes."""
+    """Yield module and name in the file of every tensor that may have codes."""
     yield encoder.word, f"{WORD}.weight"
     yield encoder.position, f"{POSITION}.weight"
     for layer, part, module in encoder.matrices:
@@ -152,7 +153,7 @@ def _matrix_names(encoder: PlainEncoder) -> Iterator[tuple[str, str]]:
 def _floats(
     model: Any, encoder: PlainEncoder, names: Mapping[str, str], coded: Collection[str]
 ) -> Iterator[tuple[str, Tensor]]:
-    """All tensors without codes by name, matrices in float16 where that is exact."""
+    """Yield all tensors without codes by name, matrices in float16 if that is exact."""
 
     def parameter(name: str) -> NDArray[np.float32]:
         array: NDArray[np.float32] = model.get_parameter(name).detach().numpy()

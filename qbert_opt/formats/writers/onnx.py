@@ -44,7 +44,7 @@ def write(
 
     Raises:
         InputFileError: a stored matrix is missing from the graph, or used neither in a product nor as a table.
-        UsageError: a matrix is stored in a form that the engine cannot run, or queries and keys are to be rounded.
+        UsageError: the engine cannot run a matrix's form, or `scores` ask to round queries and keys.
     """
     if scores:
         raise UsageError("`scores`: ONNX Runtime multiplies queries and keys in floats.")
@@ -64,7 +64,7 @@ def write_graph(
     """Write the graph of a model with the products that a builder makes.
 
     Args:
-        builder: empty.
+        builder: an empty builder.
         traced: the model with dequantized weights.
         stored: quantized matrices and tables by module, one at a time.
         folder: an existing folder.
@@ -72,7 +72,7 @@ def write_graph(
 
     Raises:
         InputFileError: a stored matrix is missing from the graph, or used neither in a product nor as a table.
-        UsageError: a matrix is stored in a form that the builder cannot hold.
+        UsageError: the builder does not support a matrix's form.
     """
     import onnx
     from onnx import numpy_helper
@@ -126,14 +126,14 @@ def graph_file(folder: Path) -> Path:
     """Return the graph of an exported folder, which may be named after its `dtype`; earlier releases had no sub-folder.
 
     Args:
-        folder: as `export` wrote it.
+        folder: a folder that `export` wrote.
     """
     graphs = sorted((folder / GRAPH).parent.glob("*.onnx"))
     return graphs[0] if graphs else folder / Path(GRAPH).name
 
 
 def _biases(graph: Any, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-    """Additions of one constant row to a product that nothing else reads, by the product's name."""
+    """Return the nodes that add one constant row to a product that nothing else reads, by the product's name."""
     readers: dict[str, list[Any]] = {}
     for node in graph.node:
         for name in node.input:
@@ -167,7 +167,7 @@ def _converted(traced: TracedModel) -> Any:
 
 
 def _names_by_content(arrays: Mapping[str, NDArray[Any]]) -> dict[str, list[str]]:
-    """Two-dimensional float initializers by hash of their values, since exporters rename and transpose them."""
+    """Return names of 2-D float initializers by hash of their values, since exporters rename and transpose them."""
     names: dict[str, list[str]] = {}
     for name, array in arrays.items():
         if array.ndim == 2 and array.dtype == np.float32:

@@ -1,4 +1,4 @@
-"""ONNX as Qualcomm's QNN provider takes it: blocks of 32 or 64 at 2 and 4 bits, 8 bits per row in QDQ form."""
+"""ONNX for Qualcomm's QNN provider: blocks of 32 or 64 at 2 and 4 bits, 8 bits per row in QDQ form."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def write(
 ) -> None:
     """Write `onnx/model.onnx`; see `Format.write`.
 
-    The provider rounds the inputs of products in blocks to its own 16-bit floats whatever `activations` says; planned
+    Whatever `activations` says, the provider rounds the inputs of products in blocks to its own 16-bit floats; planned
     ranges of 8 and 16 bits are in the file as `QuantizeLinear` and `DequantizeLinear`.
 
     Raises:
         InputFileError: a stored matrix is missing from the graph.
-        UsageError: a matrix is stored in a form that the provider does not take, or queries and keys are to be rounded.
+        UsageError: the provider does not support a matrix's form, or `scores` ask to round queries and keys.
     """
     if scores:
         raise UsageError("`scores`: the QNN provider is given queries and keys in floats.")

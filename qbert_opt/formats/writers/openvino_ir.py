@@ -48,7 +48,7 @@ def write(
 
     Raises:
         InputFileError: a stored matrix is missing from the graph, or used neither in a product nor as a table.
-        UsageError: a matrix is stored in a form that the engine cannot run.
+        UsageError: the engine cannot run a matrix's form.
     """
     from ..openvino_attention import finite_scores
     from ..openvino_graph import Weights
@@ -81,7 +81,7 @@ def write(
     except RuntimeError as error:
         if "iostream" not in str(error):
             raise
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(graph)) from None  # its writer says no more
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(graph)) from None  # its writer gives no reason
     graph.write_bytes(re.sub(rb">\s+<", b"><", graph.read_bytes()))  # a third of the graph's text is indentation
 
 
@@ -89,7 +89,7 @@ def graph_file(folder: Path) -> Path:
     """Return the graph of an exported folder; earlier releases had no sub-folder.
 
     Args:
-        folder: as `export` wrote it.
+        folder: a folder that `export` wrote.
     """
     return folder / GRAPH if (folder / GRAPH).exists() else folder / EARLIER_GRAPH
 
@@ -116,7 +116,7 @@ def _converted(traced: TracedModel) -> Any:
 
 
 def _large_constants(model: Any) -> dict[str, list[Any]]:
-    """Two-dimensional float constants by hash of their values, since the graph may not keep names."""
+    """Return 2-D float constants by hash of their values, since the graph may not keep names."""
     constants: dict[str, list[Any]] = {}
     for node in model.get_ordered_ops():
         if node.get_type_name() == "Constant" and len(node.shape) == 2 and node.get_element_type().is_real():
@@ -161,7 +161,7 @@ def _digest(array: NDArray[Any]) -> str:
 
 
 def _insert(model: Any, table: str, weight: Any) -> None:
-    """Put a weight in the place of the input that it was traced as."""
+    """Replace the input that a weight was traced as by the weight."""
     node = next(parameter for parameter in model.get_parameters() if table in parameter.output(0).get_names())
     for reader in node.output(0).get_target_inputs():
         reader.replace_source_output(weight)

@@ -26,7 +26,7 @@ FILE = "model.tflite"
 FILES = (FILE,)
 TARGET = "`engine` litert"
 USUAL_TOKENS = 128
-HIDES = 1e4  # what padding loses before the softmax: its share is 0 in float32
+HIDES = 1e4  # subtracted from scores of padding before the softmax: its weight is then 0 in float32
 IDS, MASK, TYPES = "input_ids", "attention_mask", "token_type_ids"
 
 
@@ -38,13 +38,14 @@ def write(
     inputs: Mapping[str, PlannedActivation] | None = None,
     scores: Mapping[str, tuple[float, float]] | None = None,
 ) -> None:
-    """Write `model.tflite`: one text of any length, in a signature with the names that transformers has.
+    """Write `model.tflite`, which reads one text of any length; its signature has transformers' names.
 
-    See `Format.write`. Biases and LayerNorms are float32; matrices without codes are float16 where that is exact.
+    See `Format.write`. Biases and LayerNorms are float32; matrices without codes are float16 if that is exact.
 
     Raises:
         InputFileError: a stored matrix has no place in the architecture.
-        UsageError: another architecture, head or input, static input ranges, or a form without kernels.
+        UsageError: the architecture, the head or an input is not supported, inputs have static ranges, or a matrix has
+            a form without kernels.
     """
     from ...models.plain_encoder import plain_encoder
 
@@ -71,7 +72,7 @@ def write(
 
 
 class _Writer:
-    """The graph of a plain encoder, part by part."""
+    """Builds the graph of a plain encoder, part by part."""
 
     def __init__(self, model: Any, encoder: PlainEncoder, codes: Mapping[str, Codes]) -> None:
         self.model, self.encoder, self.codes = model, encoder, codes
@@ -140,7 +141,7 @@ class _Writer:
         return self.graph.normalized(x, scale, shift, self.encoder.epsilon, module)
 
     def weight(self, module: str, *, halved: bool) -> Codes | NDArray[np.floating]:
-        """Codes of a module; without them floats, in float16 where allowed and exact."""
+        """Return the codes of a module or, if it has none, its floats, in float16 if allowed and exact."""
         if module in self.codes:
             self.unused.discard(module)
             return self.codes[module]

@@ -11,7 +11,7 @@ _PUNCTUATION = frozenset(string.punctuation)
 
 
 def normalized(text: str) -> str:
-    """Return lower-case words without punctuation and articles.
+    """Return a text in lower case, without punctuation and articles.
 
     Args:
         text: an answer.
@@ -41,7 +41,7 @@ def answer_f1(text: str, accepted: Sequence[str]) -> float:
 
 
 def _accepted(accepted: Sequence[str]) -> Sequence[str]:
-    """Answers that are not empty after normalization, or the empty one, which means no answer."""
+    """Return the answers that are not empty after normalization; if none is left, the empty one: no answer."""
     return [answer for answer in accepted if normalized(answer)] or [""]
 
 

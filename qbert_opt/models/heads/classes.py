@@ -33,7 +33,7 @@ class Classes(HeadKind):
     figures = (("accuracy", "accuracy [95 %]"), ("macro_f1", "F1"))
 
     def by_config(self, config: Any) -> OutputKind:
-        """Return `regression` for one class or that problem type: transformers uses the same class for both."""
+        """Return `regression` for one label or that problem type, since transformers uses one class for both."""
         return "regression" if config.num_labels == 1 or config.problem_type == "regression" else self.kind
 
     def check(self, config: Any, name: str) -> None:

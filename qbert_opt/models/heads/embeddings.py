@@ -1,7 +1,7 @@
 """Encoders without a head: one row per text, pooled from the last hidden states.
 
-The model's folder determines the pooling, by default the mean over tokens, and a prompt that goes before every text;
-see `sentence_embeddings`. The two texts of a pair are embedded on their own.
+The model's folder determines the pooling, by default the mean over tokens, and a prompt that is put before every text;
+see `sentence_embeddings`. The two texts of a pair are embedded separately.
 """
 
 from __future__ import annotations

@@ -65,8 +65,8 @@ class SquaredDistance:
 def kl_divergence(reference: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
     """Return KL(softmax(reference) || softmax(outputs)) of each row in nats, float64 `[rows]`.
 
-    Computed in float64, since rounding in float32 would hide small divergences; those of rounding itself may fall below
-    0, and are 0.
+    Computed in float64, since rounding in float32 would hide small divergences. Results that rounding makes negative
+    are set to 0.
 
     Args:
         reference: logits `[rows, columns]`.

@@ -1,7 +1,7 @@
 """Decoders (causal language models): one row per predicted token, logits over the vocabulary.
 
-Position t predicts token t + 1, so a text of T tokens has T - 1 rows; the last position predicts nothing that is known.
-Where the tokenizer puts a special token first (`<s>`), that token predicts the text's first one.
+Position t predicts token t + 1, so a text of T tokens has T - 1 rows; the token after the last position is unknown. If
+the tokenizer puts a special token first (`<s>`), that token predicts the text's first one.
 
 A text longer than the limit is read in windows that share one token: each begins, after the special first tokens, with
 the last token of the one before, so that every token of the text is predicted exactly once. The first tokens of a
@@ -49,14 +49,14 @@ class NextTokens(HeadKind):
         """Refuse decoders with an encoder, without attention, or with several experts per layer."""
         kind = getattr(config, "model_type", "")
         if getattr(config, "is_encoder_decoder", False):
-            raise InputFileError(f"{name}: {kind} has an encoder and a decoder; such models are not read.")
+            raise InputFileError(f"{name}: {kind} has an encoder and a decoder; such models are not supported.")
         if not getattr(config, "num_attention_heads", None):
-            raise InputFileError(f"{name}: {kind} has no attention layers; only decoders with attention are read.")
+            raise InputFileError(f"{name}: {kind} has no attention layers; only decoders with attention are supported.")
         experts = next((field for field in EXPERTS if (getattr(config, field, None) or 0) > 1), None)
         if experts is not None:
             raise InputFileError(
                 f"{name}: {kind} is a mixture of experts ({experts} {getattr(config, experts)}), whose matrices see "
-                "only some of the tokens; such models are not read."
+                "only some of the tokens; such models are not supported."
             )
 
     def read(self, model: nn.Module, batch: TokenBatch) -> torch.Tensor:
@@ -82,7 +82,7 @@ class NextTokens(HeadKind):
         return samples
 
     def targets(self, reader: TextReader, data: LabeledTexts, batches: Sequence[TokenBatch]) -> Targets | None:
-        """Return the token behind each position; None for ready samples of a plain module."""
+        """Return the token after each position; None for ready samples of a plain module."""
         if reader.given:
             return None
         behind: dict[int, torch.Tensor] = {}
@@ -97,7 +97,7 @@ class NextTokens(HeadKind):
         )
 
     def quality(self, outputs: Outputs, targets: Targets) -> Quality:
-        """Cross-entropy, whose exponential is the perplexity, and how often the most probable token is the next one."""
+        """Return cross-entropy (perplexity is its exponential), and how often the most probable token is right."""
         nats = cross_entropy(outputs.values, targets.rows)
         return Quality(accuracy=right_rows(outputs, targets), cross_entropy=per_text(outputs, nats))
 

@@ -27,7 +27,7 @@ class TextReader:
         tokenizer: the model's tokenizer.
         longest: length in tokens at which texts are truncated.
         names: names of the head's outputs.
-        given: whether ready samples of a plain module take the place of texts, without labels of positions.
+        given: whether ready samples of a plain module are used instead of texts; they have no labels per position.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Sample:
 
     Attributes:
         encoded: the tokenizer's outputs, by name.
-        positions: which tokens carry a label, `[T]`; None if the label belongs to the sample.
+        positions: which tokens have a label, `[T]`; None if the label belongs to the sample.
         lost: amount lost by truncation: words for tags, tokens otherwise.
     """
 
@@ -67,10 +67,10 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ranked:
-    """Two numbers for each pair of texts, of which only the order counts.
+    """Two numbers for each pair of texts, to be compared by rank.
 
     Attributes:
-        found: the model's, float64 `[pairs]`.
+        found: the model's similarities, float64 `[pairs]`.
         given: the labels, float64 `[pairs]`.
     """
 
@@ -80,7 +80,7 @@ class Ranked:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Quality:
-    """Quality of answers by labels; see the fields of the same names in `Evaluation`.
+    """Quality of answers according to labels; see the fields of the same names in `Evaluation`.
 
     `cross_entropy` is in nats per row; its exponential is the perplexity.
     """
@@ -104,9 +104,9 @@ class HeadKind(Protocol):
         other_endings: further suffixes of such classes' names.
         auto_class: transformers' class that loads such a model.
         row: what a row of outputs belongs to.
-        loss: between the outputs of a reference and of a model.
+        loss: loss between the outputs of a reference and of a model.
         loss_unit: unit of the loss.
-        positions: whether labels belong to positions, which batches then mark.
+        positions: whether labels belong to positions; batches then mark these.
         classifies: whether each sample has one row of few logits, so that all columns of the output Hessian can be
             back-propagated.
         named: whether the columns have names in `id2label`.
@@ -114,7 +114,7 @@ class HeadKind(Protocol):
         reads_pairs: whether it requires pairs of texts.
         retrieves: whether rows are vectors that users compare with each other by their cosine.
         spare_weights: name prefixes of weights that a checkpoint may lack because they do not affect the outputs.
-        tokenizer_options: for loading a tokenizer.
+        tokenizer_options: options for loading a tokenizer.
         lost_unit: unit of what truncation removes.
         default_tokens: default length in tokens at which texts are truncated; None is the model's window.
         figures: figures of quality in a report: field of `Evaluation` and title.
@@ -140,15 +140,27 @@ class HeadKind(Protocol):
     figures: tuple[tuple[str, str], ...] = ()
 
     def by_config(self, config: Any) -> OutputKind:
-        """Return the kind of a model of this class by its config: this kind, unless several kinds share the class."""
+        """Return the kind of a model from its config: this kind, unless several kinds share the model's class.
+
+        Args:
+            config: transformers' config.
+        """
         return self.kind
 
     def columns(self, config: Any) -> int:
-        """Return the number of columns from a model's config; 0 if it varies with the text."""
+        """Return the number of columns from a model's config; 0 if it varies with the text.
+
+        Args:
+            config: transformers' config.
+        """
         return int(config.num_labels)
 
     def check(self, config: Any, name: str) -> None:
         """Refuse a config that this kind of head does not support.
+
+        Args:
+            config: transformers' config.
+            name: what the user called the model.
 
         Raises:
             InputFileError: the config is not supported; the message gives the reason.
@@ -156,20 +168,34 @@ class HeadKind(Protocol):
         return None
 
     def exact_columns(self, columns: int) -> int:
-        """Return the number of columns of a square root of a sample's output Hessian; 0 if there are too many."""
+        """Return the number of columns of a square root of a sample's output Hessian; 0 if there are too many.
+
+        Args:
+            columns: number of columns of the outputs.
+        """
         return 0
 
     def read(self, model: nn.Module, batch: TokenBatch) -> torch.Tensor:
-        """Run a model; returns `[B, columns]`, `[B, T, columns]` or, for spans, `[B, 2, T]`, in the graph."""
+        """Return the raw outputs `[B, columns]`, `[B, T, columns]` or, for spans, `[B, 2, T]`, in the graph.
+
+        Args:
+            model: the model to run.
+            batch: its inputs.
+        """
         answer: torch.Tensor = model(**batch.inputs).logits
         return answer
 
     def num_rows(self, batch: TokenBatch) -> torch.Tensor:
-        """Return the number of labelled rows of each sample, int64 `[B]`."""
+        """Return the number of labelled rows of each sample in a batch, int64 `[B]`."""
         return batch.labelled.sum(1) if self.positions else torch.ones(len(batch.indices), dtype=torch.int64)
 
     def rows(self, raw: torch.Tensor, batch: TokenBatch) -> torch.Tensor:
-        """Select the labelled rows of raw outputs, `[rows, columns]`, in the order of the batch's samples."""
+        """Return the labelled rows of raw outputs, `[rows, columns]`, in the order of the batch's samples.
+
+        Args:
+            raw: what `read` returned.
+            batch: the samples.
+        """
         return raw[batch.labelled] if self.positions else raw
 
     def samples(self, reader: TextReader, text: tuple[str, ...], index: int) -> list[Sample]:
@@ -194,16 +220,25 @@ class HeadKind(Protocol):
             batches: the same texts, tokenized.
 
         Raises:
-            InputFileError: labels that the model does not know, or that do not suit the kind of head.
+            InputFileError: the model does not know a label, or a label does not suit the kind of head.
         """
         ...
 
     def quality(self, outputs: Outputs, targets: Targets) -> Quality:
-        """Compare outputs with the correct answers."""
+        """Compare outputs with the correct answers.
+
+        Args:
+            outputs: outputs of the model.
+            targets: the correct answers for the same samples.
+        """
         ...
 
     def label_names(self, data: LabeledTexts) -> list[str]:
-        """Return the names of the outputs of a new head for these labels."""
+        """Return the names of the outputs of a new head for these labels.
+
+        Args:
+            data: the labelled texts.
+        """
         ...
 
 
@@ -213,7 +248,7 @@ def whole_or_cut(reader: TextReader, text: tuple[str, ...], **options: Any) -> S
     Args:
         reader: the tokenizer with its limits.
         text: one or two strings.
-        options: for the tokenizer.
+        options: options of the tokenizer.
     """
     encoded = reader.tokenizer(*text, verbose=False, **options)
     lost = len(encoded["input_ids"]) - reader.longest
@@ -226,14 +261,14 @@ def check_texts(kind: OutputKind, text: tuple[str, ...], index: int, num_texts: 
     """Refuse a single text for a model of pairs, and a pair for a model of single texts.
 
     Args:
-        kind: of the model's outputs.
+        kind: kind of the model's outputs.
         text: one or two strings.
-        index: of the sample, from 0.
+        index: number of the sample, from 0.
         num_texts: number of strings that the model reads, 1 or 2.
         need: what to give instead, for the message.
 
     Raises:
-        InputFileError: the sample has another number of texts.
+        InputFileError: the sample does not have `num_texts` texts.
     """
     if len(text) != num_texts:
         raise InputFileError(f"sample {index + 1} has {len(text)} texts; a model of {kind} reads {need}.")

@@ -86,7 +86,11 @@ class Tags(HeadKind):
 
 
 def first_tokens(encoded: Any) -> list[bool]:
-    """Mark the first sub-word of each word, `[T]`."""
+    """Mark the first sub-word of each word, `[T]`.
+
+    Args:
+        encoded: the tokenizer's outputs for one text.
+    """
     words = encoded.word_ids(0)
     return [word is not None and (i == 0 or words[i - 1] != word) for i, word in enumerate(words)]
 

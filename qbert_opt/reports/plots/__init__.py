@@ -1,1 +1,1 @@
-"""Pictures, one file per figure; each defines `draw(...) -> Figure`."""
+"""Plots, one file per figure; each defines `draw(...) -> Figure`."""

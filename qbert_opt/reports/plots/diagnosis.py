@@ -1,4 +1,4 @@
-"""What the Hessian says of a model: the density of its eigenvalues, and the loss along the top two eigenvectors."""
+"""The diagnosis of a model: the density of its Hessian's eigenvalues, and the loss along the top two eigenvectors."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from matplotlib.figure import Figure
 from ...scoring.diagnosis import Diagnosis
 from .style import COLOURS, plain, tidy
 
-WIDTH = 0.01  # of the spectrum: standard deviation of the Gaussian that each eigenvalue is spread to
-LEAST_DENSITY = 1e-7  # of the tallest: below it a picture shows rounding
+WIDTH = 0.01  # standard deviation of the Gaussian that replaces each eigenvalue, relative to the range of the spectrum
+LEAST_DENSITY = 1e-7  # relative to the largest: smaller densities are rounding errors
 
 
 def draw(diagnosis: Diagnosis) -> Figure:
     """Draw the density of eigenvalues beside the surface of the loss.
 
     Args:
-        diagnosis: with or without a surface.
+        diagnosis: a diagnosis with or without a surface.
     """
     figure = Figure(figsize=(10.0, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -30,11 +30,11 @@ def draw(diagnosis: Diagnosis) -> Figure:
 
 
 def draw_density(axes: Axes, diagnosis: Diagnosis) -> None:
-    """Draw the density of eigenvalues, logarithmic, negative ones marked; the band is its standard error.
+    """Draw the density of eigenvalues on a logarithmic axis, negative ones marked; the band is its standard error.
 
     Args:
         axes: where to draw.
-        diagnosis: with its density.
+        diagnosis: a diagnosis with a density.
     """
     tidy(axes)
     nodes = [node for row in diagnosis.spectrum.nodes for node in row]
@@ -48,7 +48,7 @@ def draw_density(axes: Axes, diagnosis: Diagnosis) -> None:
     if low < 0:
         axes.axvspan(at[0], 0.0, color=COLOURS[1], alpha=0.12, linewidth=0)
         share = f"negative: {diagnosis.spectrum.negative_share:.0%} of squared curvature"
-        axes.set_title(share, loc="left", fontsize=8)  # inside, it would lie on the curve
+        axes.set_title(share, loc="left", fontsize=8)  # inside the axes, it would cover the curve
     axes.set_yscale("log")
     axes.set_xlim(at[0], at[-1])
     axes.set_xlabel("eigenvalue of the Hessian")
@@ -61,7 +61,7 @@ def draw_surface(figure: Figure, axes: Axes, diagnosis: Diagnosis) -> None:
     Args:
         figure: gets the colour bar.
         axes: where to draw.
-        diagnosis: with its surface.
+        diagnosis: a diagnosis with a surface.
     """
     surface = diagnosis.surface
     image = axes.contourf(surface.first, surface.second, np.array(surface.loss).T, levels=16, cmap="cividis")

@@ -1,4 +1,4 @@
-"""What a budget buys: predicted loss over bytes, latency, energy, traffic or bit operations, one curve per frontier."""
+"""Pareto frontiers: predicted loss over bytes, latency, energy, DRAM traffic or bit operations, one curve for each."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ AXES = {
     "dram": ("DRAM traffic of one inference, MB", 1e6),
     "bops": ("bit operations of one inference, 10⁹", 1e9),
 }
-STEPS_UP_TO = 4000  # points of one curve; more are thinned, so that a file stays small
+STEPS_UP_TO = 4000  # points of one curve; longer curves are thinned, so that the file stays small
 NAMED_UNIFORM = 4
-LEAST_SHOWN = 0.9  # of a loss: error bars reach down no further, since a logarithmic axis has no zero
+LEAST_SHOWN = 0.9  # share of a loss that error bars may reach down, since a logarithmic axis has no zero
 
 
 STYLES: dict[str, dict[str, Any]] = {
@@ -37,15 +37,15 @@ STYLES: dict[str, dict[str, Any]] = {
 def draw(curves: Sequence[Curve], resource: str, marks: Sequence[Mark] = ()) -> Figure:
     """Draw loss over one resource.
 
-    Each point of a curve is what the proven best plan within that budget is predicted to lose, cross-fitted, with one
-    standard error; squares give every matrix the same choice. The
-    resource counts what is not searched too (operations without a searched matrix), except for bytes, which are the
-    encoder's. A broken line is a limit of the device: what lies right of it does not fit.
+    Each point of a curve is the cross-fitted predicted loss of the proven best plan within a budget, with one standard
+    error; squares are uniform plans. The resource includes what is not searched (operations without a searched matrix),
+    except for bytes, which are the encoder's. A broken line is a limit of the device: plans to the right of it do not
+    fit.
 
     Args:
-        curves: frontiers of the same resource; one without a plan is named in the legend.
+        curves: frontiers of the same resource; a frontier without any plan appears only in the legend.
         resource: a name in `RESOURCES`.
-        marks: plans beside them; those without this resource are left out.
+        marks: further plans to show; those without this resource are left out.
     """
     figure = Figure(figsize=(7.2, 4.6), layout="constrained")
     axes = figure.subplots()
@@ -81,11 +81,11 @@ def draw(curves: Sequence[Curve], resource: str, marks: Sequence[Mark] = ()) -> 
 
 
 def total(trade_off: TradeOff, usage: dict[str, float], resource: str) -> float:
-    """A point's use of a resource with what everything that is not searched takes.
+    """Return how much of a resource a point uses, including everything that is not searched.
 
     Args:
-        trade_off: gives the cost of everything that is not searched.
-        usage: of a point, by the names of `RESOURCES`' values.
+        trade_off: the frontier, which has the cost of everything that is not searched.
+        usage: usage of the point, by the names of `RESOURCES`' values.
         resource: a name in `RESOURCES`.
     """
     if resource == "energy":
@@ -128,7 +128,7 @@ def _curve(axes: Axes, curve: Curve, resource: str, unit: float, index: int) -> 
 
 
 def _uniform(trade_off: TradeOff, resource: str, unit: float) -> list[tuple[float, float, str]]:
-    """Plans of one choice for all: use of the resource, loss and choice."""
+    """Return usage of the resource, loss and choice of the uniform plans."""
     return [(total(trade_off, u.usage, resource) / unit, u.predicted_loss, u.choice) for u in trade_off.uniform]
 
 
@@ -140,7 +140,7 @@ def _band(axes: Axes, xs: Sequence[float], ys: Sequence[float], errors: Sequence
 
 
 def _merged(curves: Sequence[Curve]) -> list[Curve]:
-    """Frontiers that are one and the same, as one curve with all names: one would hide the others."""
+    """Merge identical frontiers into one curve with all their names, because one would hide the others."""
     merged: list[Curve] = []
     for curve in curves:
         for index, other in enumerate(merged):
@@ -163,7 +163,7 @@ def _key(trade_off: TradeOff) -> tuple[object, ...]:
 
 
 def _front(points: Sequence[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
-    """Points that no other beats in both."""
+    """Return the points that no other point beats in both coordinates."""
     best: list[tuple[float, float, str]] = []
     for point in sorted(points):
         if not best or point[1] < best[-1][1]:

@@ -1,4 +1,4 @@
-"""A timeline of memory: which activation lies where, from the operation that makes it to the last that reads it."""
+"""A timeline of memory: where each activation is, from the operation that makes it to the last one that reads it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ STREAM = ("norm", "add")
 
 
 def draw(report: CostReport) -> Figure:
-    """Draw the arena of activations over the schedule; weights are no part of it.
+    """Draw the arena of activations over the schedule, without weights.
 
-    Across: operations in order where one runs after the other, else seconds.
+    The horizontal axis has the operations in order if they run one after the other, else seconds.
 
     Args:
-        report: of one inference.
+        report: cost of one inference.
     """
     figure = Figure(figsize=(11, 5), layout="constrained")
     axes = figure.subplots()
@@ -55,7 +55,7 @@ def draw(report: CostReport) -> Figure:
 
 
 def _role(tensor: LiveTensor) -> str:
-    """What made a tensor, from the name that the operator graph gives it."""
+    """Return what kind of operation made a tensor, from its name in the operator graph."""
     last = tensor.name.rsplit(".", 1)[-1]
     if last in ATTENTION:
         return "attention"

@@ -1,4 +1,4 @@
-"""Names beside points, each where it covers no marker, no line and no other name."""
+"""Names beside points, placed so that they cover no marker, no line and no other name."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from matplotlib.path import Path
 from matplotlib.transforms import Bbox
 
 POINTS_PER_INCH = 72
-# of a name from its point, in points, with its alignment: the first that is free is taken
+# offsets of a name from its point in pt, with its alignment: the first one that is free is used
 PLACES = ((6, 5, "left", "bottom"), (-6, 5, "right", "bottom"), (6, -5, "left", "top"), (-6, -5, "right", "top"))
 
 
 def name_points(figure: Figure, axes: Axes, points: Sequence[tuple[float, float, str]], most: int) -> None:
-    """Write names beside points; one that has no free place is left out.
+    """Write names beside points; a name for which there is no free place is left out.
 
     Args:
-        figure: is laid out first, so everything else must be drawn already.
-        axes: of the figure, with markers.
-        points: x, y and name of each.
-        most: number of names that are written at most.
+        figure: the figure, which is laid out first, so everything else must be drawn already.
+        axes: axes of the figure, with markers.
+        points: x, y and name of each point.
+        most: maximum number of names.
     """
     if not points:
         return

@@ -1,4 +1,4 @@
-"""The plan in one figure: bits of every matrix, and how much each weighs in the loss."""
+"""The plan in one figure: bits and sensitivity of every matrix."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from ...spec.scores import ScoreTable
 from ..plan import TITLES
 from .style import plain
 
-# One-hue ramp from light to dark, readable in grey and by the colour-blind; more bits are darker.
+# One hue from light to dark, readable in greyscale and by the colour-blind; more bits are darker.
 BIT_COLOURS = {2: "#e8f0fa", 3: "#b8d2ee", 4: "#7fb0dd", 5: "#5c98cf", 6: "#3f80bf", 7: "#2b6aa8", 8: "#1b4d80"}
 
-NAMED_CELLS = 600  # more matrices than that are shown by colour alone
+NAMED_CELLS = 600  # more matrices than this are shown by colour alone
 MOST_TICKS = 40
 
 
 def draw(plan: Allocation, scores: ScoreTable) -> Figure:
     """Draw bits and grouping of every matrix beside its sensitivity.
 
-    Left: encoder layers by matrices, colour = bits, text = grouping. Right: the loss that the matrix would cost at the
-    fewest bits scored (its worst choice), on a log scale: what the bits were spent on.
+    Left: encoder layers by matrices, colour = bits, text = grouping. Right: the loss of each matrix at the fewest bits
+    scored (its worst choice), on a log scale, which shows where bits are needed.
 
     Args:
-        plan: what to draw.
-        scores: the table that it was made of.
+        plan: the plan to draw.
+        scores: the table that it was made from.
     """
     grid = grid_of(plan.matrices)
     width = max(11.5, min(24.0, 1.5 * len(grid.columns)))

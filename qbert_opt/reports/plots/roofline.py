@@ -1,4 +1,4 @@
-"""A roofline in two panels: products that stream from far memory, and products that find everything on chip."""
+"""A roofline in two panels: products that stream from far memory, and products whose operands are all on chip."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ SIZE, MORE = 26.0, 7.0  # area of a mark, and by how much each product that coin
 def draw(report: CostReport, device: Device) -> Figure:
     """Draw every product of an inference (Williams et al. 2009).
 
-    Up: operations per second (two per multiply-accumulate) over its separate time, launch and unpacking included. Left
-    panel: products that stream, over their operations per byte of far memory, under its derated bandwidth and each
-    unit's dense peak per type. Right panel: products that move nothing from or to far memory, over their number of
-    operations, under the same peaks and the unit's launch. Products that coincide are one larger mark.
+    Vertical axis: operations per second (two per multiply-accumulate) in the time of the product alone, including
+    launch and unpacking. Left panel: products that stream, over their operations per byte of far memory; the roofs are
+    its derated bandwidth and each unit's dense peak per type. Right panel: products that move nothing from or to far
+    memory, over their number of operations; the roofs are the same peaks and the unit's launch. Coinciding products are
+    one larger mark.
 
     Args:
-        report: of one inference.
-        device: the device it is of; its peak rates and bandwidths are the roofs.
+        report: cost of one inference.
+        device: the device of the report; its peak rates and bandwidths are the roofs.
     """
     products = [row.cost for row in report.operations if row.cost.macs]
     streaming = [cost for cost in products if cost.dram_bytes]
@@ -58,7 +59,7 @@ def draw(report: CostReport, device: Device) -> Figure:
 
 
 def _peaks(report: CostReport, device: Device) -> dict[str, float]:
-    """Return operations per second of each unit and type that runs a product of the report."""
+    """Return the peak operations per second of each unit and type that runs a product of the report."""
     used = {row.cost.unit for row in report.operations if row.cost.macs}
     return {
         f"{unit.id} {rate.type}": 2 * rate.per_cycle * unit.cores * unit.clock_hz
@@ -115,7 +116,7 @@ def _finish(axes: Axes, title: str, xlabel: str, costs: Sequence[OperationCost])
 
 
 def _legend(figure: Figure, products: Sequence[OperationCost]) -> None:
-    """Name the bounds below both panels, with the number of products that each holds back."""
+    """Name the bounds below both panels, with the number of products that each one limits."""
     from matplotlib.lines import Line2D
 
     counts = Counter(cost.bound for cost in products)

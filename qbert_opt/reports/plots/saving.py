@@ -1,4 +1,4 @@
-"""Figures to files, whole or not at all."""
+"""Writes figures to files, completely or not at all."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ ENDINGS = (".png", ".svg")
 
 
 def check_ending(path: str | Path, parameter: str = "plot") -> None:
-    """Refuse the name of a picture, before any work is done for it.
+    """Refuse a plot's file name before any work is done.
 
     Args:
         path: file to write, `.png` or `.svg`.
         parameter: which parameter names it, for the message.
 
     Raises:
-        UsageError: another ending.
+        UsageError: the ending is unknown.
     """
     suffix = Path(path).suffix.lower()
     if suffix not in ENDINGS:
@@ -31,15 +31,15 @@ def check_ending(path: str | Path, parameter: str = "plot") -> None:
 
 
 def save(figure: Figure, path: str | Path, parameter: str = "plot") -> None:
-    """Write a figure at 160 dots per inch; the same figure has the same bytes on every day.
+    """Write a figure at 160 dots per inch; the same figure always gives the same bytes.
 
     Args:
-        figure: what to write.
+        figure: the figure to write.
         path: file to write, `.png` or `.svg`.
         parameter: which parameter names it, for the message.
 
     Raises:
-        UsageError: another ending.
+        UsageError: the ending is unknown.
     """
     from matplotlib import rc_context
 

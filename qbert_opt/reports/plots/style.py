@@ -1,4 +1,4 @@
-"""What all figures share: colours that the colour-blind tell apart, markers beside them, no clutter, plain names."""
+"""Style of all figures: colours that the colour-blind can distinguish, markers in addition, no clutter, plain names."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def tidy(axes: Axes) -> None:
 
 
 def plain(text: str, longest: int = MAX_NAME) -> str:
-    """A name as it is: no mathematics in dollar signs, no line breaks, its middle left out where it is too long.
+    """Return a name as plain text: no mathematics in dollar signs, no line breaks, the middle of a long name left out.
 
     Args:
         text: a name from a file or the user.
-        longest: characters that are shown.
+        longest: maximum number of characters.
     """
     text = "".join(c if c.isprintable() else "?" for c in text)
     if len(text) > longest:
@@ -40,5 +40,9 @@ def plain(text: str, longest: int = MAX_NAME) -> str:
 
 
 def plain_numbers(axis) -> None:  # type: ignore[no-untyped-def]
-    """Tick labels such as 0.002 instead of 2 × 10⁻³."""
+    """Write tick labels such as 0.002 instead of 2 × 10⁻³.
+
+    Args:
+        axis: an axis of the figure; changed in place.
+    """
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

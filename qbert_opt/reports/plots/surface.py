@@ -1,4 +1,4 @@
-"""Two budgets at once: which pairs of size and latency (or any two resources) have a plan, and what it loses."""
+"""Two budgets at once: which pairs of size and latency (or any two resources) have a plan, and its predicted loss."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .style import plain, plain_numbers, tidy
 
 
 def draw(trade_off: TradeOff, marks: Sequence[Mark] = ()) -> Figure:
-    """Draw the plans of a frontier of two resources: each a dot, dark where little is lost; squares are uniform.
+    """Draw the plans of a frontier over two resources as dots, darker for less loss; squares are uniform plans.
 
     Args:
-        trade_off: of two resources.
-        marks: plans to show beside; those without both resources are left out.
+        trade_off: frontier over two resources.
+        marks: further plans to show; those without both resources are left out.
     """
     first, second = trade_off.resources
     figure = Figure(figsize=(7.2, 5.0), layout="constrained")

@@ -1,4 +1,4 @@
-"""Frontiers in one picture: a curve for each over one resource, or the surface of a single one over two."""
+"""Frontiers in one plot: a curve for each over one resource, or a single one as a surface over two resources."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from . import frontier, surface
 
 
 def draw(curves: Sequence[Curve], resources: tuple[str, ...], marks: Sequence[Mark] = ()) -> Figure:
-    """Draw frontiers of the same resources.
+    """Draw frontiers over the same resources.
 
     Args:
         curves: at least one; exactly one for two resources.
         resources: one or two names in `RESOURCES`.
-        marks: plans to show beside them.
+        marks: further plans to show.
 
     Raises:
-        InfeasibleError: a surface of a subject without any plan.
-        UsageError: several surfaces.
+        InfeasibleError: there is no plan to draw as a surface.
+        UsageError: there are several surfaces.
     """
     if len(resources) == 1:
         return frontier.draw(curves, resources[0], marks)

@@ -1,1 +1,4 @@
-"""The steps of a sweep, each the work of one verb: a file with the verb's result in a folder. See `sweep.work.Step`."""
+"""The steps of a sweep, one file each; a step does the work of one verb and writes its result into a folder.
+
+See `sweep.work.Step`.
+"""

@@ -1,4 +1,4 @@
-"""Write a quantized model as an engine's files and compare the answers with PyTorch's, as `export`."""
+"""Write a quantized model as an engine's files and compare the answers with PyTorch's, as `export` does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def make(work: Work, folder: Path) -> None:
         folder: where to write.
 
     Raises:
-        InputFileError: answers that do not agree with PyTorch's.
+        InputFileError: the engine's answers do not agree with PyTorch's.
         UsageError: the engine is not installed.
     """
     export_model(

@@ -1,4 +1,4 @@
-"""Measure a finished model on held-out text against the float model, as `evaluate --json`."""
+"""Measure a finished model on held-out text against the float model, as `evaluate --json` does."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ KEPT = ()
 
 
 def make(work: Work, folder: Path) -> None:
-    """Write `measured.json`; an exported folder is measured and timed in its engine.
+    """Write `measured.json`; an exported model is measured and timed in its engine.
 
     Args:
         work: the quantized, trained or exported folder; the model and the held-out text.
         folder: where to write.
 
     Raises:
-        InputFileError: a damaged folder, or text that is not what the sweep began with.
+        InputFileError: the folder is damaged, or the text has changed since the sweep began.
     """
     paths = work.task.paths
     source = work.input("quantize", "recover", "export")

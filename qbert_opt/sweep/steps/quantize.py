@@ -1,4 +1,4 @@
-"""Write the quantized model of a plan, as `quantize`."""
+"""Write the quantized model of a plan, as `quantize` does."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def make(work: Work, folder: Path) -> None:
     """Write the quantized folder.
 
     Args:
-        work: the plan, the model and the text of its scores.
+        work: the plan, the model, and the calibration text of the scores.
         folder: where to write.
 
     Raises:
-        InputFileError: the model or the text is not the plan's.
+        InputFileError: the model or the text is not the one that was scored.
     """
     paths = work.task.paths
     quantize_model(

@@ -1,4 +1,4 @@
-"""Train a quantized model back to the answers of the float model, as `recover`."""
+"""Train a quantized model to match the outputs of the float model, as `recover` does."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ KEPT = (f"{QUANTIZED}{STATE_SUFFIX}", f"{QUANTIZED}{TEACHER_SUFFIX}*", f".{QUANT
 
 
 def make(work: Work, folder: Path) -> None:
-    """Write the trained folder; a killed attempt is gone on from its last state.
+    """Write the trained folder; training resumes from the last state of a killed attempt.
 
     Args:
         work: the quantized folder, the model and the training texts.
         folder: where to write.
 
     Raises:
-        InputFileError: the model or the text is not what the sweep began with.
+        InputFileError: the model or the text has changed since the sweep began.
     """
     options, paths = work.task.options, work.task.paths
     settings = RecoverySettings() if options["recipe"] is None else recipe(options["recipe"])

@@ -1,4 +1,4 @@
-"""Score every choice of every matrix on calibration text, as `sensitivity`."""
+"""Score every choice of every matrix on calibration text, as `sensitivity` does."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ KEPT = ("scores.json.partial",)
 
 
 def make(work: Work, folder: Path) -> None:
-    """Write `scores.json`; what a killed attempt had scored is not scored again.
+    """Write `scores.json`; choices that a killed attempt scored are not scored again.
 
     Args:
         work: options of `sensitivity`; the model and its calibration text.
         folder: where to write.
 
     Raises:
-        InputFileError: the model cannot be read, or it or the text is not what the sweep began with.
+        InputFileError: the model cannot be read, or the model or the text has changed since the sweep began.
     """
     options, paths = work.task.options, work.task.paths
     if folder_sha256(paths["model"]) != options["model"]:
-        raise InputFileError(f"{paths['model']}: changed while the sweep runs. Start the sweep again.")
+        raise InputFileError(f"{paths['model']}: changed while the sweep was running. Start the sweep again.")
     forms = None if options["forms"] is None else parse_forms(options["forms"])
     partial = folder / KEPT[0]
     try:

@@ -1,4 +1,4 @@
-"""Choose bits and groups for every matrix under the limits, with a proof, as `solve`."""
+"""Choose bit width and grouping for every matrix under the limits, with a proof, as `solve` does."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def make(work: Work, folder: Path) -> None:
 
     Raises:
         InfeasibleError: no plan meets the limits; states the nearest feasible value.
-        InputFileError: the device file is not what the sweep began with.
+        InputFileError: the device file has changed since the sweep began.
     """
     options = work.task.options
     table = read_scores(work.input("score") / SCORES)
     name = work.task.paths["device"]
     device = None if name is None else load_device(name)
     if device is not None and device_sha256(device) != options["device"]:
-        raise InputFileError(f"{name}: changed while the sweep runs. Start the sweep again.")
+        raise InputFileError(f"{name}: changed while the sweep was running. Start the sweep again.")
     budget = Budget(**options["budget"])
     sizes = {"encoder_bytes": (budget.budget, table.profile.encoder_elements)}
     sizes["total_bytes"] = (budget.total_budget, table.profile.float_bytes // 4)
@@ -67,7 +67,7 @@ def make(work: Work, folder: Path) -> None:
 
 
 def _widths(table: ScoreTable, device: Device | None) -> str | None:
-    """The widths of inputs to choose from: all that were scored, where the device's own is none of them."""
+    """Return the bit widths of inputs to choose from: all scored ones if the device's own width was not scored."""
     scored = {activation_choice(name).bits for name in (table.activations.choices if table.activations else ())}
     own = device is None or not scored or device.activation_bits in scored
     return None if own else ",".join(map(str, sorted(scored)))

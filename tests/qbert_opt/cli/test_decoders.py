@@ -134,7 +134,7 @@ def test_the_page_prices_both_phases_as_simulate_does(cli, folder):
     assert f"then {speed}" in text and f"<td>{facts['speed']}</td>" in text
     assert f"<td>{facts['cache']}</td>" in text and "keys and values of 512 tokens at 8 bits" in facts["cache"]
     assert f'<td data-name="DRAM per token">{dram}</td>' in text
-    assert "limits.latency 500.00 ms: of one answer of an encoder" in text
+    assert "limits.latency 500.00 ms: for one answer of an encoder" in text
     assert "Decoder layers downwards" in text and "encoder bytes" not in text and "encoder matrices" not in text
     assert "qbert-opt evaluate FOLDER" in text and "qbert-opt optimize" not in text and "--engine" not in text
     assert cli("report", plan, "--device", "rpi5", "--seq-len", "256", "-o", page).code == 0
@@ -147,7 +147,7 @@ def test_limits_of_a_device_that_decoders_do_not_keep_are_named(cli, folder):
     found = cli(
         "solve", "--scores", folder / "cached.json", *ON_PI, "--budget", "4bit", "--cache-bits", "4", "-o", plan
     )
-    line = "rpi5: limits.latency 500.00 ms: of one answer of an encoder, not applied to a decoder"
+    line = "rpi5: limits.latency 500.00 ms: for one answer of an encoder, not applied to a decoder"
     assert "decoder matrices" in found.out and line in found.out
     one = cli("simulate", plan, *ON_PI, "--seq-len", "512").out
     mix = cli("simulate", plan, "--device", "rpi5", "--lengths", "512:1").out
@@ -169,7 +169,7 @@ def test_which_engines_are_said_to_run_a_decoder(cli, folder):
 def test_bytes_of_a_file_that_no_writer_makes_are_named(cli, folder):
     """By simulate as by solve, of prompts of several lengths and in JSON too; torch opens the folder itself."""
     plan = folder / "engine.json"
-    line = "which no writer here converts a decoder to"
+    line = "to which qbert-opt cannot export a decoder"
     solved = cli("solve", "--scores", folder / "scores.json", *ON_PI, "--engine", "onnxruntime", "-o", plan)
     assert solved.code == 0 and line in solved.out, solved.err
     assert f"a file of onnxruntime, {line}" in cli("simulate", plan, *ON_PI).out

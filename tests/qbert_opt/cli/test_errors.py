@@ -192,7 +192,7 @@ def test_folders_that_are_no_model(cli, tmp_path, data_file, plan_file):
     ):
         found = cli(*command, tmp_path / "empty")
         assert found.code == 4
-        assert "is no model folder" in found.complaint
+        assert "is not a model folder" in found.complaint
 
 
 def test_simulate(cli, tmp_path, plan_file, scores_file):

@@ -87,9 +87,9 @@ OF_USE = {
 }
 """Options that are of use in every mode of their verb, or refused where they are read; all others have a rule."""
 IDLE = [
-    ("calibrate --bundle b --engine openvino", "--engine: is of a measurement here"),
-    ("calibrate --bundle b --rounds 5", "--rounds: is of a measurement here"),
-    ("calibrate --from-bundle r.json --seconds 5", "--seconds: is of a measurement here"),
+    ("calibrate --bundle b --engine openvino", "--engine: is for measuring this machine"),
+    ("calibrate --bundle b --rounds 5", "--rounds: is for measuring this machine"),
+    ("calibrate --from-bundle r.json --seconds 5", "--seconds: is for measuring this machine"),
     ("calibrate --bundle b -o x.yaml", "--out: makes a device file"),
     ("calibrate --bundle b --from-bundle r.json", "--from-bundle: makes a device file"),
     ("calibrate --from-bundle r.json --precision int8", "--precision: is recorded in --from-bundle"),
@@ -169,9 +169,9 @@ IDLE = [
     *((f"solve --json --model m --data d --{name}", f"--{name.split()[0]}: prints tables")
       for name in ("explain", "verify v", "measure torch")),
     ("solve --activation-bits none --activation-ranges token", "--activation-ranges: belongs to rounded inputs"),
-    ("sweep s -o o --scheduler tls://h:1 --workers 2", "--workers: is of processes on this machine"),
-    ("sweep s -o o --scheduler tls://h:1 --worker-memory 1GiB", "--worker-memory: is of processes on this machine"),
-    ("sweep s -o o --scheduler tls://h:1 --dashboard 127.0.0.1:1", "--dashboard: is of processes on this machine"),
+    ("sweep s -o o --scheduler tls://h:1 --workers 2", "--workers: is for processes on this machine"),
+    ("sweep s -o o --scheduler tls://h:1 --worker-memory 1GiB", "--worker-memory: is for processes on this machine"),
+    ("sweep s -o o --scheduler tls://h:1 --dashboard 127.0.0.1:1", "--dashboard: is for processes on this machine"),
     ("sweep s -o o --tls-ca c", "--tls-ca: belongs to --scheduler"),
     ("sweep s -o o --tls-cert c", "--tls-cert: belongs to --scheduler"),
     ("sweep s -o o --tls-key c", "--tls-key: belongs to --scheduler"),

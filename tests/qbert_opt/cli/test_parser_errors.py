@@ -33,7 +33,7 @@ def test_every_number_out_of_range_is_one_line(cli, verb, option):
         found = cli(verb, *line, *given.split())
         assert found.code == 2 and f"{flag} -7: is too small. Give {least:g} " in found.complaint
     found = cli(verb, *line, flag, "seven")
-    assert found.code == 2 and f"{flag} seven: is no " in found.complaint and f"Give {least:g} " in found.complaint
+    assert found.code == 2 and f"{flag} seven: is not a " in found.complaint and f"Give {least:g} " in found.complaint
 
 
 def test_there_are_many(cli):
@@ -44,9 +44,9 @@ def test_there_are_many(cli):
     ("line", "said"),
     [
         ("calibrate --rounds 200", "--rounds 200: is too large. Give 3 to 100."),
-        ("calibrate --seconds nan", "--seconds nan: is no number. Give 1 or more."),
-        ("solve --top-k 2.5", "--top-k 2.5: is no whole number. Give 1 or more."),
-        ("solve --budget 25MB --max-loss x --least bytes", "--max-loss x: is no number. Give one."),
+        ("calibrate --seconds nan", "--seconds nan: is not a number. Give 1 or more."),
+        ("solve --top-k 2.5", "--top-k 2.5: is not a whole number. Give 1 or more."),
+        ("solve --budget 25MB --max-loss x --least bytes", "--max-loss x: is not a number. Give one."),
         ("pareto --points 100000000", "--points 100000000: is too large. Give 2 to 10000."),
         (
             "sensitivity -m m --data d --seed 99999999999999999999",

@@ -232,7 +232,7 @@ def test_without_onnxruntime_the_script_says_how_to_install_it(folder, tmp_path)
 
 def test_wrong_options_of_a_bundle_are_one_line(cli, tmp_path):
     assert (
-        "--precision int3: not run by onnxruntime"
+        "--precision int3: not supported by onnxruntime"
         in cli("calibrate", "--bundle", tmp_path / "b", "--precision", "int3").complaint
     )
     (tmp_path / "full").mkdir()

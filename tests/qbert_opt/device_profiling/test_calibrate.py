@@ -299,7 +299,7 @@ def test_a_wrong_engine_precision_or_folder_is_one_line(cli, tmp_path):
     assert (
         "--engine tvm: unknown. Available: " in cli("calibrate", "--engine", "tvm", "-o", tmp_path / "x.yaml").complaint
     )
-    assert "--precision fp8: not run by torch" in cli("calibrate", "--precision", "fp8").complaint
+    assert "--precision fp8: not supported by torch" in cli("calibrate", "--precision", "fp8").complaint
     assert "does not exist" in cli("calibrate", "-o", tmp_path / "no" / "x.yaml").complaint
 
 

@@ -39,7 +39,7 @@ def test_a_runtime_that_is_not_installed(cli, tmp_path, monkeypatch, name):
     ("make", "name", "line"),
     [
         (lambda path: bert(path, width=40), "llama-cpp",
-         "bert.encoder.layer.0.attention.self.query: has 40 inputs, which GGUF's blocks of 32 do not divide. Use "
+         "bert.encoder.layer.0.attention.self.query: has 40 inputs; GGUF's blocks need a multiple of 32. Use "
          "--engine onnxruntime or openvino."),
         (lambda path: bert(path, "TokenClassification"), "llama-cpp",
          "--engine llama-cpp: the head of BertForTokenClassification has no place in it. Legal: "
@@ -66,7 +66,7 @@ def test_a_vocabulary_that_the_format_reads_otherwise(cli, tmp_path):
     wordpiece(lowercase=False).save_pretrained(model)
     folder = quantized(model, tmp_path / "q")
     refused = cli("export", folder, "--engine", "llama-cpp", "-o", tmp_path / "out", "--quiet")
-    line = "splits texts differently from the model's tokenizer: it tells capitals from small letters. Use --engine "
+    line = "splits texts differently from the model's tokenizer: it distinguishes upper and lower case. Use --engine "
     assert refused.code == 2 and line in refused.complaint and not (tmp_path / "out").exists()
 
 

@@ -162,7 +162,7 @@ def test_sizes_are_checked_before_memory_is_taken(tmp_path):
 
 
 def test_tokenizers_that_llama_cpp_reads_otherwise_are_refused():
-    with pytest.raises(UsageError, match="capitals"):
+    with pytest.raises(UsageError, match="upper and lower case"):
         vocabulary(wordpiece(lowercase=False), "`engine` llama-cpp", len(WORDS))
     found = wordpiece()
     found.backend_tokenizer.model = models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="[UNK]")

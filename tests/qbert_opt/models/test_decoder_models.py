@@ -241,7 +241,9 @@ def test_a_layer_without_attention_is_refused():
     """A block that only mixes with a convolution, and weights that are no linear layer's, are named."""
     loaded = directly("llama")
     loaded.model.model.layers[1].extra = torch.nn.Parameter(torch.zeros(3, 4, 4))
-    with pytest.raises(InputFileError, match=r"model\.layers\.1\.extra of LlamaForCausalLM is no weight of a linear"):
+    with pytest.raises(
+        InputFileError, match=r"model\.layers\.1\.extra of LlamaForCausalLM is not the weight of a linear"
+    ):
         profile_model(loaded)
 
 

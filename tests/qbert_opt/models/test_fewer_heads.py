@@ -101,7 +101,7 @@ def test_classes_that_cannot_do_with_fewer_are_refused_by_name(family, reason, t
 
 def test_decoders_plain_modules_and_single_heads_are_refused(tiny, tmp_path):
     decoders.save(tmp_path / "decoder", "llama")
-    with pytest.raises(UsageError, match="LlamaForCausalLM: decoders are not cut"):
+    with pytest.raises(UsageError, match="LlamaForCausalLM: heads of decoders cannot be left out"):
         attention_layers(load_model(tmp_path / "decoder"))
     config = copy.deepcopy(tiny.model.config)
     config.num_attention_heads = 1

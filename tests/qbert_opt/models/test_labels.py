@@ -135,7 +135,7 @@ def test_outputs_are_matched_by_name():
     assert output_order(("x", "x"), ("x", "x"), "m", "r") == [0, 1]
     for reference in (("a", "b"), ("a", "b", "d"), ("LABEL_0", "LABEL_1", "LABEL_2")):
         with pytest.raises(
-            InputFileError, match=r"m answers with a, b, c, its reference r with .* only one. Give both"
+            InputFileError, match=r"m answers with a, b, c, its reference r with .* only one has an .*\. Give both"
         ):
             output_order(("a", "b", "c"), reference, "m", "r")
     with pytest.raises(InputFileError, match="a name occurs twice"):

@@ -35,14 +35,14 @@ def cut(folder):
 
 
 SPOILED = {
-    "no config": (lambda f: (f / "config.json").unlink(), r"is no model folder: it has no config.json"),
+    "no config": (lambda f: (f / "config.json").unlink(), r"is not a model folder: no config.json"),
     "broken config": (lambda f: (f / "config.json").write_text("{"), r"config.json: is not JSON"),
     "another kind": (
         lambda f: (f / "config.json").write_text('{"model_type": "no such"}'),
         r"names model_type 'no such'",
     ),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), r"has no model.safetensors. Save the model"),
-    "cut weights": (cut, r"model.safetensors: \d+ bytes are no whole safetensors file"),
+    "cut weights": (cut, r"model.safetensors: \d+ bytes, not a complete safetensors file"),
     "no tokenizer": (lambda f: [t.unlink() for t in f.glob("tokenizer*")], r"has no tokenizer"),
     "no head": (
         change_weights(lambda t: t.pop("classifier.weight")),

@@ -197,7 +197,7 @@ REFUSED = {
     ),
     "empty weights": (
         lambda f: (f / "model.safetensors").write_bytes(b""),
-        r"0 bytes are no whole safetensors file",
+        r"0 bytes, not a complete safetensors file",
     ),
     "config that is a list": (lambda f: (f / "config.json").write_text("[]"), r"holds a list, not an object"),
     "model type missing": (lambda f: patch(f, model_type=None), r"names model_type None, which the installed"),
@@ -446,7 +446,7 @@ REFUSED_MODULES = {
         {"prompts": {"prompts": {"query": "query: "}, "default_prompt_name": "passage"}},
         r"config_sentence_transformers.json: default_prompt_name is 'passage'. Legal: null, query",
     ),
-    "prompts that are no texts": ({"prompts": {"prompts": {"query": 3}}}, r"prompts are no texts by name"),
+    "prompts that are not texts": ({"prompts": {"prompts": {"query": 3}}}, r"prompts must be texts by name"),
     "prompt outside the pooling": (
         {
             "prompts": {"prompts": {"query": "w9 "}, "default_prompt_name": "query"},
@@ -454,7 +454,7 @@ REFUSED_MODULES = {
         },
         r"1_Pooling/config.json: leaves the prompt out of the pooling \(include_prompt\)",
     ),
-    "length": ({"settings": {"max_seq_length": 0}}, r"max_seq_length is 0. Give tokens, at least 1"),
+    "length": ({"settings": {"max_seq_length": 0}}, r"max_seq_length is 0. Give a number of tokens, at least 1"),
     "too short": ({"settings": {"max_seq_length": 3}}, r"reads 3 tokens at most \(sentence_bert_config.json\)"),
     "lower case": ({"settings": {"do_lower_case": True}}, None),
 }
@@ -571,7 +571,7 @@ def test_spans_with_three_outputs_are_refused(tmp_path):
         ("config.json", {"hidden_size": "64"}, "hidden_size is '64'. Give a whole number, at least 1"),
         ("config.json", {"num_attention_heads": 0}, "num_attention_heads is 0. Give a whole number, at least 1"),
         ("config.json", {"id2label": ["a", "b"]}, "id2label is a list. Give an object, one entry per output"),
-        ("tokenizer.json", {"model": None}, "tokenizer.json: is no tokenizer: .*Save the tokenizer again"),
+        ("tokenizer.json", {"model": None}, "tokenizer.json: is not a tokenizer: .*Save the tokenizer again"),
     ],
 )
 def test_kind_10_a_wrong_field_is_named_with_its_file(folder, name, fields, says):

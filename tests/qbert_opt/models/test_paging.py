@@ -242,7 +242,7 @@ def test_the_command_line(cli, caplog, tmp_path, data_file, tiny_folder):
         found[how] = scores.read_text(), (out / "model.safetensors").read_bytes(), record["read_back"], figures
     assert found["--paged"] == found["--no-paged"]
     refused = cli("evaluate", tiny_folder, "--data", data_file, "--scratch", tmp_path / "absent")
-    assert refused.code == 2 and f"--scratch {tmp_path / 'absent'}: is no folder" in refused.complaint
+    assert refused.code == 2 and f"--scratch {tmp_path / 'absent'}: is not a folder" in refused.complaint
     refused = cli("sensitivity", "--model", tiny_folder, "--data", data_file, "--metric", "measured", "--paged", "-o",
                   tmp_path / "no.json")  # fmt: skip
     assert refused.code == 2 and "--metric measured: changes weights" in refused.err

@@ -171,7 +171,7 @@ def test_kind_2_a_module_that_padding_changes():
     module = Careless()
     ids = torch.tensor([[1, 2, 0, 0, 0], [3, 4, 5, 6, 7]])
     inputs = [{"ids": ids, "attention_mask": (ids > 0).long()}]
-    with pytest.raises(InputFileError, match=r"module: a sample answers differently beside a longer one"):
+    with pytest.raises(InputFileError, match=r"module: a sample's outputs change by .* when batched with a longer one"):
         from_module(module, inputs)
     module.careful = True
     from_module(module, inputs)
@@ -181,11 +181,11 @@ def test_the_probe_sees_each_fault_that_loading_puts_right(folder):
     """Without what puts them right, the probe itself refuses: it can fail."""
     loaded = load_model(folder)
     loaded.tokenizer.padding_side = "left"
-    with pytest.raises(InputFileError, match=r"answers differently beside a longer one"):
+    with pytest.raises(InputFileError, match=r"outputs change by .* when batched with a longer one"):
         probing.probe(loaded.model, loaded.tokenizer, loaded.head, "tiny")
     loaded.tokenizer.padding_side = "right"
     loaded.tokenizer.model_max_length = 41
-    with pytest.raises(InputFileError, match=r"tiny: tokenizer and model do not go together: "):
+    with pytest.raises(InputFileError, match=r"tiny: tokenizer and model do not match: "):
         probing.probe(loaded.model, loaded.tokenizer, loaded.head, "tiny")
     loaded.tokenizer.model_max_length = 40
     probing.probe(loaded.model, loaded.tokenizer, loaded.head, "tiny")
@@ -216,10 +216,10 @@ def test_small_differences_are_said_and_large_ones_refused(caplog, share, said):
     together = [TokenBatch({"input_ids": ids, "attention_mask": mask}, (0, 1))]
     alone = single_samples(together)
     if said is None:
-        with pytest.raises(InputFileError, match=r"leaky: a sample answers differently .* \(by 0.4; answers reach 2\)"):
+        with pytest.raises(InputFileError, match=r"leaky: a sample's outputs change by 0.4 .* \(largest output 2\)"):
             probing.check_batching(head, Leaky(), together, alone, "leaky")
         return
     probing.check_batching(head, Leaky(), together, alone, "leaky")
     assert [record.getMessage() for record in caplog.records] == [
-        "warning: leaky: answers beside a longer text differ by 2.0 %, as convolutions and rounded inputs cause"
+        "warning: leaky: batching with a longer text changes outputs by 2.0 %, as in convolutions or rounded inputs"
     ][:said]

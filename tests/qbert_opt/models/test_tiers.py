@@ -56,7 +56,7 @@ def test_sizes_by_hand():
         ((0.01,), 10, "`tiers` 1%: tier 1 would be empty, of 10 rows"),
         ((0.5, 0.49), 10, "`tiers` 50%,49%: tier 3 would be empty"),
         ((0.25, 0.25, 0.25), 2, "`tiers` 25%,25%,25%: tier 1 would be empty, of 2 rows"),
-        ((0.01,) * 16, 1000, "`tiers`: 16 shares are 17 tiers. Give at most 15"),
+        ((0.01,) * 16, 1000, "`tiers`: 16 shares make 17 tiers. Give at most 15"),
     ):
         with pytest.raises(UsageError, match=refusal):
             tier_sizes(shares, rows)

@@ -81,7 +81,7 @@ def test_an_engine_that_the_device_does_not_list_is_refused(reference):
     """Before anything is solved, with the engines that it has."""
     with pytest.raises(UsageError, match=r"`engine` tidl: does not run on rpi5. Engines of rpi5: onnxruntime, openvin"):
         allocate(reference, Limits(), device=RPI5, constraints=PlanConstraints(engine="tidl"))
-    with pytest.raises(UsageError, match=r"`engine` openvino: does not run on coral. .*: none of those known here"):
+    with pytest.raises(UsageError, match=r"`engine` openvino: does not run on coral. .*: none that qbert-opt knows"):
         allocate(reference, Limits(), device=load_device("coral"), constraints=PlanConstraints(engine="openvino"))
 
 

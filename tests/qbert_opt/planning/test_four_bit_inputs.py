@@ -196,7 +196,7 @@ def test_a_config_that_holds_no_inputs_says_so(four_bit_plan):
     lines = list(export_lines(export, None, four_bit_plan))
     assert [line for line in lines if "inputs" in line] == [
         "not carried      12 of matrices rounded: 12 in 4 bits per tensor (mse); predicted loss 0.0084: the config "
-        "says nothing of inputs"
+        "says nothing about inputs"
     ]
 
 

@@ -259,7 +259,7 @@ def test_a_device_by_name_is_the_loaded_one(reference_sums, car_soc):
 
 @pytest.mark.parametrize(
     ("device", "error", "message"),
-    [("toaster", DeviceError, "toaster"), (5, UsageError, "`device`: 5 is no device. Give a name, a YAML file or")],
+    [("toaster", DeviceError, "toaster"), (5, UsageError, "`device`: 5 is not a device. Give a name, a YAML file or")],
 )
 def test_what_is_no_device_is_refused(reference_sums, device, error, message):
     with pytest.raises(error, match=message):

@@ -57,7 +57,7 @@ def test_a_width_that_was_scored_in_another_form_only_is_named(portable_scores):
                 "std_error": tuple(tuple(row[i] for i in kept) for row in portable_scores.std_error),
                 "fold_value": tuple(tuple(tuple(r[i] for i in kept) for r in f) for f in portable_scores.fold_value)}
     )  # fmt: skip
-    with pytest.warns(QbertOptWarning, match="needs 4 bits of form symmetric, scored is signed: no matrix gets"):
+    with pytest.warns(QbertOptWarning, match="needs 4 bits of form symmetric, but scored is signed: no matrix gets"):
         plan = _solved(scores, ENGINES)
     assert {m.bits for m in plan.matrices} == {2, 8}
 
@@ -243,7 +243,7 @@ def test_on_the_command_line(cli, portable_scores, rtn_scores, tmp_path):
     assert json.loads(plan.read_text())["engine"]["name"] == "onnxruntime,openvino"
     assert cli("simulate", plan, "--device", "rpi5").code == 0
     both = cli("solve", "--scores", scores, "--budget", "5bit", "--portable", "all", "--engine", "openvino")
-    assert both.code == 2 and "--portable: is a plan for several engines. Leave --engine out." in both.complaint
+    assert both.code == 2 and "--portable: makes a plan for several engines. Leave --engine out." in both.complaint
     write_scores(rtn_scores, scores)
     missing = cli("solve", "--scores", scores, "--budget", "5bit", "--portable", "openvino,qnn")
     assert missing.code == 2 and "--portable openvino,qnn: supports none of the choices" in missing.complaint

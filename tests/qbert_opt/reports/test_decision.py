@@ -88,7 +88,7 @@ def test_a_device_that_cannot_run_the_plan_says_why_beside_those_that_can(page, 
         f"cannot run it: {first.module}: found {first.bits}-bit weights along rows in a gemm; make a plan for it with "
         "solve --device"
     ]
-    assert "Keeps the limits of car-soc; not of rpi5." in page
+    assert "Meets the limits of car-soc; not those of rpi5." in page
 
 
 def test_what_is_not_measured_says_how_to_measure_it(page):

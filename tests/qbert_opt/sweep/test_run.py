@@ -308,7 +308,7 @@ def test_an_input_that_changes_meanwhile_is_refused(
     else:
         (tmp_path / "model" / "config.json").write_text((tmp_path / "model" / "config.json").read_text() + "\n")
     results = run_tasks(dask_client, tasks, {}, shared_cache, 1, lambda *a: None)
-    assert "changed while the sweep runs" in results[tasks[-1].key].reason
+    assert "changed while the sweep was running" in results[tasks[-1].key].reason
 
 
 def test_an_output_that_is_a_file_is_refused(sweep_file, tmp_path):

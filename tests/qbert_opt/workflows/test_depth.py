@@ -222,7 +222,7 @@ def test_from_a_budget_below_every_whole_plan_to_a_trained_folder(
         ("", "--allow-drop: needs --model and --data"),
         ("-m m --data d --top-k 3", "Remove --top-k."),
         ("-m m --data d --max-loss 0.1 --least bytes", "Remove --max-loss."),
-        ("-m m --data d --pin layer.0=8", "layers are renumbered where one is left out. Remove --pin layer.0"),
+        ("-m m --data d --pin layer.0=8", "layers are renumbered if one is left out. Remove --pin layer.0"),
     ],
 )
 def test_what_allow_drop_does_not_go_with(cli, more, message):

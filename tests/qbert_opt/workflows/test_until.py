@@ -103,7 +103,7 @@ def test_more_texts_are_drawn_from_the_same_pool(tiny_folder, data_file, tmp_pat
     counts, pools, tables = zip(*plans, strict=True)
     assert counts[0] == 16 and counts[-1] == 60 and list(counts) == sorted(set(counts)) and set(pools) == {60}
     assert all(table.tables is not None and table.provenance.num_calibration == 9 for table in tables)
-    assert "--until 1%: the predicted loss is known to" in done.err and "from 60 texts" in done.err
+    assert "--until 1%: the predicted loss is known only to" in done.err and "from 60 texts" in done.err
     plans.clear()
     cli(
         "solve", "--model", tiny_folder, "--data", data_file, "--method", "rtn", "--total-budget", "6bit",
