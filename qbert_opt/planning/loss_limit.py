@@ -19,8 +19,7 @@ from .cache_widths import allowed_widths, cache_loss
 from .cross_fit import cross_fit, judged_program
 from .input_widths import solve_rounded
 from .program import PlanningTask
-from .scheduled_limits import proven_against
-from .solving import Plan, SolverOptions
+from .solving import Plan, SolverOptions, proven_against
 
 ROUNDS = 5  # bounds to try between one that meets the limit and one that does not, or above the least sum
 JOINT_ROUNDS = 1  # between the two, for programs that decide bits and residency together: up to a minute each

@@ -14,13 +14,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from solvers import PROVEN_GAP, ChoiceSolution, Status, price, relative_gap
+from solvers import price
 
 from ..errors import InfeasibleError, NoPlanFoundError, QbertOptError
 from ..spec.limits import Row
 from ..spec.quantities import TOKEN, shown_apart
 from .program import FLOORS, SCHEDULED, PlanningTask
-from .solving import Plan, SolverOptions, placed, search, search_ended
+from .solving import Plan, SolverOptions, placed, proven_against, search, search_ended
+from .traffic_limit import search_within
 
 MAX_TIGHTENINGS = 12
 TIGHTENING_GAP = 1e-3  # sufficient under a lowered cap, because the proof is against the relaxation
@@ -55,9 +56,9 @@ def enforced(task: PlanningTask, relaxed: Plan, options: SolverOptions) -> Plan:
     quick = replace(options, solver="lagrangian") if options.solver == "auto" else options
     fixed = task.tables.fixed
     below: dict[str, float] = {row.measure: row.stated - fixed[FLOORS[row.measure]] for row in task.scheduled}
-    plan, lower_bound = _tightened(task, quick, start, FLOORS, below, joint=False)
+    plan, lower_bound = _tightened(task, quick, start, FLOORS, below, joint=task.joint)
     if plan is None and lower_bound < math.inf:
-        # The lower sum is the same for streamed and resident weights; the upper sum also decides residency.
+        # The lower sums are the same for streamed and resident weights; the upper ones decide residency too.
         above: dict[str, float] = {
             row.measure: 1.02 * row.stated - fixed[SCHEDULED[row.measure]] for row in task.scheduled
         }
@@ -97,7 +98,7 @@ def _tightened(
     caps, lower_bound = dict(caps), -math.inf
     for number in range(MAX_TIGHTENINGS):
         problem = task.problem(task.capacity() | _rows(caps, sums), joint=joint)
-        solution = search(problem, options.remaining(start))
+        solution = search_within(problem, len(task.choices), options.remaining(start))
         options = replace(options, relative_gap=max(options.relative_gap, TIGHTENING_GAP))
         lower_bound = solution.lower_bound if number == 0 else lower_bound
         if solution.choice is None:
@@ -114,19 +115,6 @@ def _tightened(
 
 def _rows(caps: Mapping[str, float], sums: Mapping[str, str]) -> dict[str, float]:
     return {sums[measure]: max(0.0, cap) for measure, cap in caps.items()}
-
-
-def proven_against(solution: ChoiceSolution, lower_bound: float) -> ChoiceSolution:
-    """Return a solution with the status and gap proven by a given lower bound.
-
-    Args:
-        solution: found under lowered caps, which prove nothing about the problem itself.
-        lower_bound: of the objective, without lowered caps.
-    """
-    gap = relative_gap(solution.value, lower_bound)
-    status = Status.OPTIMAL if gap <= PROVEN_GAP else Status.FEASIBLE
-    status = solution.status if solution.status is Status.TIME_LIMIT else status
-    return replace(solution, status=status, lower_bound=min(lower_bound, solution.value), gap=gap)
 
 
 def _nearest(task: PlanningTask, row: Row, options: SolverOptions) -> Plan | None:

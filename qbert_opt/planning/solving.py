@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from solvers import ChoiceProblem, ChoiceSolution, SolverError, Status, solve
+from solvers import PROVEN_GAP, ChoiceProblem, ChoiceSolution, SolverError, Status, relative_gap, solve
 
 from ..costs.operations import Storage
 from ..costs.phases import simulate_phases
@@ -113,7 +113,19 @@ def attempt(problem: ChoiceProblem, options: SolverOptions) -> ChoiceSolution:
         NoPlanFoundError: the search ended before it found a plan.
         UsageError: the solver does not take this program.
     """
-    solution = search(problem, options)
+    return checked(search(problem, options), options)
+
+
+def checked(solution: ChoiceSolution, options: SolverOptions) -> ChoiceSolution:
+    """Return a solution that has a plan, or proves that there is none.
+
+    Args:
+        solution: of any search.
+        options: those of the search.
+
+    Raises:
+        NoPlanFoundError: the search ended before it found a plan.
+    """
     if solution.status is Status.NO_PLAN_FOUND:
         raise NoPlanFoundError(f"{search_ended(options)} before any plan was found, and there may be one.")
     return solution
@@ -133,6 +145,19 @@ def search(problem: ChoiceProblem, options: SolverOptions) -> ChoiceSolution:
         return solve(problem, options.solver, time_limit_s=options.time_limit_s, relative_gap=options.relative_gap)
     except SolverError as error:
         raise UsageError(str(error)) from None
+
+
+def proven_against(solution: ChoiceSolution, lower_bound: float) -> ChoiceSolution:
+    """Return a solution with the status and gap proven by a given lower bound.
+
+    Args:
+        solution: found under lowered caps, which prove nothing about the problem itself.
+        lower_bound: of the objective, without lowered caps.
+    """
+    gap = relative_gap(solution.value, lower_bound)
+    status = Status.OPTIMAL if gap <= PROVEN_GAP else Status.FEASIBLE
+    status = solution.status if solution.status is Status.TIME_LIMIT else status
+    return replace(solution, status=status, lower_bound=min(lower_bound, solution.value), gap=gap)
 
 
 def placed(

@@ -18,9 +18,9 @@ from solvers import ChoiceProblem, ChoiceSolution, binding_rows, differing, pric
 from ..errors import InfeasibleError, QbertOptWarning, UsageError
 from .cross_fit import cross_fit, judged_program
 from .program import LOSS, RESIDENT_GOALS, PlanningTask
-from .scheduled_limits import broken, enforced, proven_against
-from .solving import Plan, SolverOptions, attempt, placed, search_ended, why_infeasible
-from .traffic_limit import solve_with_traffic
+from .scheduled_limits import broken, enforced
+from .solving import Plan, SolverOptions, attempt, checked, placed, proven_against, search_ended, why_infeasible
+from .traffic_limit import search_within
 
 GOAL_TOLERANCE = {"latency_bound_s": 1e-3, "token_bound_s": 1e-3, "energy_bound_j": 1e-3}
 """Relative slack on the least latency or energy, spent on a lower loss. It is far below the accuracy of either model.
@@ -43,10 +43,10 @@ def solve_task(task: PlanningTask, options: SolverOptions) -> Plan:
     problem = task.problem(task.capacity(), joint=task.joint)
     # Bits and residency under a limit on loss are the hardest programs: spend a fixed effort and report the gap.
     quick = options.solver == "auto" and task.goal in RESIDENT_GOALS
-    if task.joint and task.goal not in RESIDENT_GOALS:
-        solution = solve_with_traffic(problem, len(task.choices), options)
+    if quick:
+        solution = attempt(problem, replace(options, solver="lagrangian"))
     else:
-        solution = attempt(problem, replace(options, solver="lagrangian") if quick else options)
+        solution = checked(search_within(problem, len(task.choices), options), options)
     if solution.choice is None:
         raise InfeasibleError(why_infeasible(task, problem, solution))
     if task.goal in GOAL_TOLERANCE:

@@ -15,36 +15,40 @@ import numpy as np
 
 from solvers import ChoiceProblem, ChoiceSolution, binding_rows, price
 
-from .scheduled_limits import proven_against
-from .solving import SolverOptions, attempt, search
+from .solving import SolverOptions, proven_against, search
 
 TRAFFIC, ROOM = "dram_bytes", "scratchpad_bytes"
 PLACING_S = 1.0  # whether the last kilobytes can be placed at all may take hours to decide
 SUM = "dram_and_scratchpad_bytes"  # row of the relaxation
 
 
-def solve_with_traffic(problem: ChoiceProblem, num_choices: int, options: SolverOptions) -> ChoiceSolution:
-    """Solve a program that offers every choice streamed and resident, and limits traffic and room.
+def search_within(problem: ChoiceProblem, num_choices: int, options: SolverOptions) -> ChoiceSolution:
+    """Solve a program; bits first, if it limits traffic and its objective does not depend on residency.
 
     Args:
-        problem: its options are every choice streamed, then every choice resident.
+        problem: its options are every choice streamed and, if residency is decided too, every choice resident.
         num_choices: number of choices.
         options: solver, time limit, gap.
 
+    Returns:
+        The solution; if no plan was found, its status says whether there is none.
+
     Raises:
-        NoPlanFoundError: the search ended before it found a plan.
         UsageError: the solver does not take this program.
     """
     start = time.perf_counter()
-    found = bits_first(problem, num_choices, options)
-    return attempt(problem, options.remaining(start)) if found is None else found
+    streamed, resident = problem.value[:, :num_choices], problem.value[:, num_choices:]
+    limited = {TRAFFIC, ROOM} <= problem.capacity.keys() and streamed.shape == resident.shape
+    separable = limited and np.array_equal(streamed, resident, equal_nan=True)
+    found = bits_first(problem, num_choices, options) if separable else None
+    return search(problem, options.remaining(start)) if found is None else found
 
 
 def bits_first(problem: ChoiceProblem, num_choices: int, options: SolverOptions) -> ChoiceSolution | None:
     """Solve the bits under the sum of both limits, and place them within each.
 
     Args:
-        problem: as in `solve_with_traffic`.
+        problem: its options are every choice streamed, then every choice resident.
         num_choices: number of choices.
         options: solver, time limit, gap.
 

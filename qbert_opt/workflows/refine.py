@@ -29,8 +29,8 @@ from ..models.outputs import answers, collect
 from ..models.tracing import unfrozen
 from ..planning.planner import allocation_of
 from ..planning.program import PlanningTask
-from ..planning.scheduled_limits import broken, proven_against
-from ..planning.solving import Plan, placed
+from ..planning.scheduled_limits import broken
+from ..planning.solving import Plan, placed, proven_against
 from ..quantization.calibration import BATCH_SIZE, MatrixQuantizer, quantize_table, weight_of
 from ..runtime.progress import Progress, silent
 from ..scoring.metrics import directional

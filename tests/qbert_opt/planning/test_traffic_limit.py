@@ -7,8 +7,8 @@ from qbert_opt.costs.workload import Workload
 from qbert_opt.planning import traffic_limit
 from qbert_opt.planning.planner import allocate
 from qbert_opt.planning.program import PlanningTask
-from qbert_opt.planning.solving import SolverOptions, attempt
-from qbert_opt.planning.traffic_limit import ROOM, TRAFFIC, bits_first, solve_with_traffic
+from qbert_opt.planning.solving import SolverOptions, attempt, search
+from qbert_opt.planning.traffic_limit import ROOM, TRAFFIC, bits_first, search_within
 from qbert_opt.spec.limits import Limits
 from solvers import ChoiceProblem, Status, solve
 
@@ -48,7 +48,7 @@ def test_the_loss_is_that_of_exhaustive_search(seed):
     """Whether or not the best bits under the sum of both limits can be placed."""
     problem = drawn(seed)
     truth = solve(problem, "exhaustive")
-    found = solve_with_traffic(problem, CHOICES, SolverOptions())
+    found = search_within(problem, CHOICES, SolverOptions())
     assert (found.choice is None) == (truth.choice is None)
     if truth.choice is not None:
         assert found.status is Status.OPTIMAL and found.value == pytest.approx(truth.value, abs=1e-12)
@@ -71,7 +71,27 @@ def test_the_reference_needs_no_joint_program(reference_sums, car_soc, monkeypat
     task = PlanningTask(reference_sums, limits, device=car_soc, workload=Workload())
     problem = task.problem(task.capacity(), joint=True)
     truth = attempt(problem, SolverOptions())
-    monkeypatch.setattr(traffic_limit, "attempt", lambda *_: pytest.fail("solved bits and residency together"))
+    monkeypatch.setattr(traffic_limit, "search", _never_together)
     plan = allocate(reference_sums, limits, device=car_soc)
     assert plan.sum_of_scores == pytest.approx(truth.value, rel=1e-6)
     assert plan.device.bandwidth_bytes_per_s <= 1.2e9
+
+
+def _never_together(problem, options):
+    """Search, unless the program decides bits and residency under a limit on traffic."""
+    if TRAFFIC in problem.capacity and (problem.mask().sum(axis=1) > 2).all():
+        pytest.fail("solved bits and residency together")
+    return search(problem, options)
+
+
+def test_a_latency_beside_the_traffic_does_not_forget_residency(reference_sums, car_soc):
+    """The bound holds for plans with weights on chip: a plan that meets both limits never has a smaller sum."""
+    traffic = {"bandwidth_bytes_per_s": 9e8, "inferences_per_s": 30}
+    free = allocate(reference_sums, Limits(**traffic), device=car_soc)
+    fewer = allocate(reference_sums, Limits(**traffic, encoder_bytes=free.encoder_bytes - 500_000), device=car_soc)
+    assert fewer.device.latency_s < free.device.latency_s
+    both = allocate(reference_sums, Limits(**traffic, latency_s=fewer.device.latency_s), device=car_soc)
+    assert both.device.latency_s <= fewer.device.latency_s
+    assert both.device.bandwidth_bytes_per_s <= 9e8
+    assert both.lower_bound <= fewer.sum_of_scores
+    assert both.sum_of_scores <= 1.02 * fewer.sum_of_scores
