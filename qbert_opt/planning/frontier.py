@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from solvers import ChoiceProblem, Frontier, FrontierPoint, SolverError, pareto, price, relative_gap, uniform_plans
+from solvers import ChoiceProblem, Frontier, FrontierPoint, SolverError, pareto, uniform_plans
 
 from ..errors import InfeasibleError, UsageError
 from ..runtime import plain_text
@@ -24,8 +23,10 @@ from ..spec.score_parts import Provenance
 from .assembly import Judgement
 from .constraints import RESOURCES, resources_of
 from .cross_fit import fixed_std_error, judged, loss_of, others_mean
+from .frontier_checkpoint import fingerprint, point_numbers, read_point
 from .program import PlanningTask
 from .stand_ins import Sweep
+from .traffic_limit import TRAFFIC, placed_points, with_room
 
 SCHEMA = "qbert-opt/frontier@2"
 
@@ -154,9 +155,12 @@ def trade_off(
             raise UsageError(f"`resources` {name}: needs `device`, which determines its cost.")
     rows = tuple(RESOURCES[name] for name in resources)
     capacity = {name: limit for name, limit in task.capacity().items() if name not in rows}
-    problem = task.problem(capacity)
-    jobs = Jobs(checkpoint, _fingerprint(problem, rows, points))
-    known = Frontier(rows, tuple(_read_point(problem, row, rows) for row in jobs.finished.values()), False, 0.0)
+    problem = streamed = task.problem(capacity)
+    both = task.problem(capacity, joint=True) if task.has_scratchpad and TRAFFIC in capacity else None
+    if both is not None:
+        problem = with_room(streamed, both)
+    jobs = Jobs(checkpoint, fingerprint(problem, rows, points))
+    known = Frontier(rows, tuple(read_point(problem, row, rows) for row in jobs.finished.values()), False, 0.0)
     num_budgets = points if len(rows) == 1 else math.ceil(math.sqrt(points)) ** 2
     done = sum(not point.supported for point in known.points)
 
@@ -165,7 +169,7 @@ def trade_off(
         done += not point.supported
         progress(min(done, num_budgets), num_budgets, "budgets")
         if checkpoint is not None:
-            jobs.add(repr(sorted(point.capacity.items())), _point_numbers(point, rows))
+            jobs.add(repr(sorted(point.capacity.items())), point_numbers(point, rows))
 
     resource = rows[0] if len(rows) == 1 else (rows[0], rows[1])
     try:
@@ -175,6 +179,7 @@ def trade_off(
         others = "; ".join(f"{row.source} = {shown(row.measure, row.stated)}" for row in task.hard.values())
         raise InfeasibleError(f"no plan meets the limits on other resources: {others or error}. Raise them.") from None
     jobs.remove()
+    found = frontier.points if both is None else placed_points(frontier.points, both)
     return TradeOff(
         resources=resources,
         loss_unit=task.scores.loss_unit,
@@ -184,7 +189,7 @@ def trade_off(
         fixed=task.tables.fixed,
         points=tuple(
             _point(task, point, judgement)
-            for point, judgement in zip(frontier.points, _judgements(task, problem, rows, frontier.points), strict=True)
+            for point, judgement in zip(found, _judgements(task, problem, rows, found), strict=True)
         ),
         uniform=tuple(
             UniformPoint(
@@ -193,7 +198,7 @@ def trade_off(
                 predicted_loss=plan.value,
                 predicted_std_error=fixed_std_error(task, plan.value, np.array(plan.choice)),
             )
-            for plan in uniform_plans(_best_tables(task, problem))
+            for plan in uniform_plans(_best_tables(task, streamed))
             if not plan.broken and len(set(plan.choice[: task.num_matrices])) == 1
         ),
         own_limits=tuple(
@@ -272,25 +277,3 @@ def _point(task: PlanningTask, point: FrontierPoint, judgement: Judgement | None
         choices=names[: task.num_matrices],
         tables=names[task.num_matrices :],
     )
-
-
-def _fingerprint(problem: ChoiceProblem, rows: tuple[str, ...], points: int) -> str:
-    """Return a hash of everything that determines the frontier, so that a checkpoint resumes only the same one."""
-    made = hashlib.sha256(
-        repr((rows, points, problem.items, problem.options, sorted(problem.capacity.items()))).encode()
-    )
-    for table in (problem.value, problem.mask(), *(problem.usage[name] for name in sorted(problem.usage))):
-        made.update(np.ascontiguousarray(table).tobytes())
-    return made.hexdigest()
-
-
-def _point_numbers(point: FrontierPoint, rows: tuple[str, ...]) -> list[float]:
-    return [*(point.capacity[row] for row in rows), point.lower_bound, float(point.supported), *point.choice]
-
-
-def _read_point(problem: ChoiceProblem, numbers: Sequence[float], rows: tuple[str, ...]) -> FrontierPoint:
-    capacity = dict(zip(rows, numbers, strict=False))
-    bound, supported, *columns = numbers[len(rows) :]
-    choice = tuple(int(column) for column in columns)
-    value, usage = price(problem, choice)
-    return FrontierPoint(capacity, choice, value, usage, bound, relative_gap(value, bound), bool(supported))

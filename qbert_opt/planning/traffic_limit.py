@@ -9,12 +9,15 @@ can be placed within both limits, no plan is better. If not, bits and residency 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from warnings import warn
 
 import numpy as np
 
-from solvers import ChoiceProblem, ChoiceSolution, binding_rows, price
+from solvers import ChoiceProblem, ChoiceSolution, FrontierPoint, binding_rows, price
 
+from ..errors import InfeasibleError, QbertOptWarning
 from .solving import SolverOptions, proven_against, search
 
 TRAFFIC, ROOM = "dram_bytes", "scratchpad_bytes"
@@ -62,9 +65,7 @@ def bits_first(problem: ChoiceProblem, num_choices: int, options: SolverOptions)
     relaxed = search(_relaxed(problem), options)
     if relaxed.choice is None:
         return None
-    chosen = np.array(relaxed.choice)[:, None] % num_choices
-    same_bits = problem.mask() & (np.arange(len(problem.options)) % num_choices == chosen)
-    placed = _placed(replace(problem, allowed=same_bits), options.remaining(start))
+    placed = placement(problem, relaxed.choice, num_choices, options.remaining(start))
     if placed is None:
         return None
     value, usage = price(problem, placed)
@@ -72,15 +73,78 @@ def bits_first(problem: ChoiceProblem, num_choices: int, options: SolverOptions)
     return proven_against(answer, relaxed.lower_bound)
 
 
-def _placed(problem: ChoiceProblem, options: SolverOptions) -> tuple[int, ...] | None:
-    """Return a placement of fixed bits within both limits; None if none was found quickly."""
-    traffic = np.where(problem.mask(), problem.usage[TRAFFIC], np.nan)
+def placement(
+    problem: ChoiceProblem, chosen: Sequence[int], num_choices: int, options: SolverOptions
+) -> tuple[int, ...] | None:
+    """Place the weights of a plan within the limits on traffic and room.
+
+    Args:
+        problem: its options are every choice streamed, then every choice resident.
+        chosen: option of each item; only its choice is used.
+        num_choices: number of choices.
+        options: solver, time limit, gap.
+
+    Returns:
+        The option of each item; None if no placement was found quickly.
+    """
+    same = np.arange(len(problem.options)) % num_choices == np.array(chosen)[:, None] % num_choices
+    fixed = replace(problem, allowed=problem.mask() & same)
+    traffic = np.where(fixed.mask(), problem.usage[TRAFFIC], np.nan)
     capacity = {name: limit for name, limit in problem.capacity.items() if name != TRAFFIC}
-    least = search(replace(problem, value=traffic, capacity=capacity), replace(options, solver="lagrangian"))
+    least = search(replace(fixed, value=traffic, capacity=capacity), replace(options, solver="lagrangian"))
     if least.choice is not None and least.usage[TRAFFIC] <= problem.capacity[TRAFFIC]:
         return least.choice
     left_s = PLACING_S if options.time_limit_s is None else min(PLACING_S, options.time_limit_s)
-    return search(problem, replace(options, time_limit_s=left_s)).choice
+    return search(fixed, replace(options, time_limit_s=left_s)).choice
+
+
+def with_room(streamed: ChoiceProblem, both: ChoiceProblem) -> ChoiceProblem:
+    """Relax the limit on traffic of a program without residency to the sum of traffic and room.
+
+    Args:
+        streamed: offers every choice streamed.
+        both: the same program, which offers every choice streamed and resident.
+
+    Returns:
+        The program in which a choice uses the least sum of traffic and room: every plan of `both` keeps its limit.
+    """
+    needed = np.where(both.mask(), both.usage[TRAFFIC] + both.usage[ROOM], np.inf)
+    least = np.minimum(*np.split(needed, 2, axis=1))
+    return replace(
+        streamed,
+        usage={**streamed.usage, TRAFFIC: np.where(np.isfinite(least), least, 0.0)},
+        capacity={**streamed.capacity, TRAFFIC: both.capacity[TRAFFIC] + both.capacity[ROOM]},
+    )
+
+
+def placed_points(points: Sequence[FrontierPoint], both: ChoiceProblem) -> tuple[FrontierPoint, ...]:
+    """Return the points whose weights can be placed within the limit on traffic, with the traffic that is left.
+
+    Args:
+        points: plans within the sum of traffic and room.
+        both: the program that decides residency too.
+
+    Raises:
+        InfeasibleError: none of them can be placed.
+
+    Warns:
+        QbertOptWarning: some cannot.
+    """
+    num_choices = len(both.options) // 2
+    kept = []
+    for point in points:
+        options = placement(both, point.choice, num_choices, SolverOptions())
+        if options is not None:
+            traffic = price(both, options)[1][TRAFFIC]
+            kept.append(replace(point, usage={**point.usage, TRAFFIC: traffic}))
+    if not kept:
+        raise InfeasibleError(
+            f"none of {len(points)} plans can be placed on chip within the limit on traffic. Raise it."
+        )
+    if lost := len(points) - len(kept):
+        left_out = f"{lost} of {len(points)} plans are left out: their weights cannot be placed within it."
+        warn(QbertOptWarning(f"limit on traffic: {left_out}"), stacklevel=3)
+    return tuple(kept)
 
 
 def _relaxed(problem: ChoiceProblem) -> ChoiceProblem:

@@ -5,6 +5,7 @@ import pytest
 
 from qbert_opt.costs.workload import Workload
 from qbert_opt.planning import traffic_limit
+from qbert_opt.planning.frontier import trade_off
 from qbert_opt.planning.planner import allocate
 from qbert_opt.planning.program import PlanningTask
 from qbert_opt.planning.solving import SolverOptions, attempt, search
@@ -95,3 +96,14 @@ def test_a_latency_beside_the_traffic_does_not_forget_residency(reference_sums, 
     assert both.device.bandwidth_bytes_per_s <= 9e8
     assert both.lower_bound <= fewer.sum_of_scores
     assert both.sum_of_scores <= 1.02 * fewer.sum_of_scores
+
+
+def test_a_frontier_beside_the_traffic_does_not_forget_residency(reference_sums, car_soc):
+    """Its best plan is the best plan under the limit, and every plan keeps the limit."""
+    limits = Limits(bandwidth_bytes_per_s=9e8, inferences_per_s=30)
+    task = PlanningTask(reference_sums, limits, device=car_soc)
+    found = trade_off(task, ("bytes",), points=5)
+    best = allocate(reference_sums, limits, device=car_soc)
+    assert min(point.sum_of_scores for point in found.points) == pytest.approx(best.sum_of_scores, rel=1e-6)
+    assert all(point.usage[TRAFFIC] <= task.capacity()[TRAFFIC] for point in found.points)
+    assert all(point.gap <= 1e-6 for point in found.points)
