@@ -44,7 +44,7 @@ def drawn(seed, items=5):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("seed", range(150))
+@pytest.mark.parametrize("seed", range(60))
 def test_the_loss_is_that_of_exhaustive_search(seed):
     """Whether or not the best bits under the sum of both limits can be placed."""
     problem = drawn(seed)
@@ -60,10 +60,10 @@ def test_the_loss_is_that_of_exhaustive_search(seed):
 
 def test_both_cases_occur():
     """Of the programs above, the bits of most can be placed, and those of some cannot."""
-    placed = [bits_first(drawn(seed), CHOICES, SolverOptions()) is not None for seed in range(150)]
-    feasible = [solve(drawn(seed), "exhaustive").choice is not None for seed in range(150)]
-    assert sum(placed) > 50
-    assert sum(feasible) - sum(placed) >= 5
+    placed = [bits_first(drawn(seed), CHOICES, SolverOptions()) is not None for seed in range(60)]
+    feasible = [solve(drawn(seed), "exhaustive").choice is not None for seed in range(60)]
+    assert sum(placed) > 20
+    assert sum(feasible) - sum(placed) >= 3
 
 
 def test_the_reference_needs_no_joint_program(reference_sums, car_soc, monkeypatch):
