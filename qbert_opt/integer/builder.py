@@ -1,4 +1,4 @@
-"""What the compiler builds a program with: every operation's interval is proven as it is added."""
+"""The builder of programs: it proves the interval of each operation as it adds it."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ class Grid:
 
     @classmethod
     def symmetric(cls, largest: float, bits: int) -> Grid:
-        """Return the grid of signed integers of some bits, without the lowest one, for magnitudes up to `largest`."""
+        """Return the grid of `bits`-bit signed integers, without the lowest one, for magnitudes up to `largest`."""
         top = 2 ** (bits - 1) - 1
         return cls(max(largest, SMALLEST_RANGE) / top, -top, top)
 
     @classmethod
     def spanning(cls, low: float, high: float, bits: int) -> Grid:
-        """Return the grid of signed integers of some bits for `low` to `high`, widened to hold zero exactly.
+        """Return the grid of `bits`-bit signed integers from `low` to `high`, extended to represent zero exactly.
 
         Its codes are those of `quantization.activation_quant.round_activations`, less `2**(bits - 1)`.
         """
@@ -66,13 +66,13 @@ SMALLEST_RANGE = 1e-12
 def dyadic(ratios: ArrayLike, largest: int, name: str) -> tuple[NDArray[np.int32], int]:
     """Return integers m and a shift e with `ratios` approximately `m / 2**e`.
 
-    The largest m has 31 bits, or fewer where the product with `largest` would not fit 62 bits, so a product is off by
-    at most `2**-31` of the largest possible product, besides the rounding of the shift.
+    The largest m has 31 bits, or fewer if its product with `largest` would not fit 62 bits or e would exceed 62. With
+    31 bits, a product is off by at most `2**-31` of the largest possible product, besides the rounding of the shift.
 
     Args:
-        ratios: real factors, of any sign.
+        ratios: real factors, of any sign and shape.
         largest: greatest magnitude that is multiplied.
-        name: of the value, for messages.
+        name: name of the value, for messages.
 
     Raises:
         UsageError: all ratios are 0, or one is not finite or too large.
@@ -93,11 +93,11 @@ def dyadic(ratios: ArrayLike, largest: int, name: str) -> tuple[NDArray[np.int32
 
 
 class Builder:
-    """A program in the making.
+    """Builds a program, operation by operation.
 
     Args:
         inputs: token arrays.
-        max_tokens: the longest sample.
+        max_tokens: tokens of the longest sample, for which intervals are proven.
     """
 
     def __init__(self, inputs: tuple[Value, ...], max_tokens: int) -> None:
@@ -106,13 +106,13 @@ class Builder:
         self.values = {value.name: value for value in inputs}
         self.constants: dict[str, NDArray[Any]] = {}
         self.scales: dict[str, NDArray[np.float64]] = {}
-        self.rounding = 0.0  # units of a result that a requantization is off at most because its factor is m / 2**e
+        self.rounding = 0.0  # largest error of a requantization, in units of its result, because its factor is m / 2**e
 
     def finish(self, outputs: tuple[Output, ...]) -> Program:
-        """Return the program, without what its outputs do not depend on.
+        """Return the program, without operations and constants that its outputs do not depend on.
 
         Args:
-            outputs: what the model answers.
+            outputs: outputs of the model.
         """
         needed = {output.value for output in outputs}
         kept = []
@@ -124,7 +124,7 @@ class Builder:
         return Program(self.inputs, tuple(reversed(kept)), constants, outputs, self.max_tokens)
 
     def constant(self, name: str, array: NDArray[Any]) -> str:
-        """Add a constant and return its name."""
+        """Add a constant and return its name; raise ValueError if the name is taken."""
         if name in self.constants or name in self.values:
             raise ValueError(f"{name} is in the program already")
         self.constants[name] = array
@@ -138,7 +138,7 @@ class Builder:
 
     @property
     def operands(self) -> Operands:
-        """What operations can read."""
+        """What operations can read so far."""
         return Operands(self.values, self.constants, self.max_tokens)
 
     def emit(
@@ -152,19 +152,20 @@ class Builder:
         bounds: tuple[int, int] = (-INT32 - 1, INT32),
         **fields: Any,
     ) -> Value:
-        """Add an operation and return what it makes.
+        """Add an operation and return its output.
 
         Args:
-            kind: of operation.
-            name: of its output.
-            shape: of its output.
-            scale: real number that one unit stands for.
-            zero: the integer that stands for 0.
-            bounds: saturation of a `Requantize`.
-            **fields: of the operation.
+            kind: class of the operation.
+            name: name of its output.
+            shape: shape of its output.
+            scale: real number that one unit of its output stands for.
+            zero: the integer of its output that stands for 0.
+            bounds: least and greatest number of a `Requantize`, which saturates there.
+            **fields: the operation's other fields.
 
         Raises:
             OverflowFound: it needs more than 32 bits for some input.
+            ValueError: the name is taken.
         """
         if name in self.values or name in self.constants:
             raise ValueError(f"{name} is in the program already")
@@ -178,7 +179,7 @@ class Builder:
         return value
 
     def scale_of(self, value: Value) -> NDArray[np.float64]:
-        """Return the real number of one unit, a scalar or one per element of the last axis."""
+        """Return the real number that one unit stands for, a scalar or one per element of the last axis."""
         if value.name in self.scales:
             return self.scales[value.name]
         if value.scale is None:
@@ -186,13 +187,23 @@ class Builder:
         return np.asarray(value.scale, np.float64)
 
     def requantize(self, name: str, a: Value, to: Grid) -> Value:
-        """Bring a value to another grid, saturating at its ends; the value's own zero must be 0."""
+        """Convert a value whose zero point is 0 to another grid, saturating at the grid's ends."""
         if a.zero:
             raise ValueError(f"{a.name} has zero point {a.zero}")
         return self.rescale(name, a, self.scale_of(a) / to.scale, to)
 
     def rescale(self, name: str, a: Value, ratios: ArrayLike, to: Grid) -> Value:
-        """Multiply by a real number, or one per element of the last axis; `to` states what the result stands for."""
+        """Multiply by a real number, or by one per element of the last axis, and saturate at the ends of a grid.
+
+        Args:
+            name: name of the result.
+            a: the value to multiply.
+            ratios: units of the result per unit of `a`, a scalar or one per element of the last axis.
+            to: grid of the result.
+
+        Raises:
+            UsageError: the ratios cannot be written as integers over a power of two; see `dyadic`.
+        """
         largest = max(-a.low, a.high)
         multipliers, shift = dyadic(ratios, largest, name)
         off = float(np.abs(np.asarray(ratios) - multipliers * 2.0**-shift).max())
@@ -241,7 +252,7 @@ class Builder:
         return self.emit(Shift, name, a.shape, scale=scale, a=a.name, by=amount)
 
     def lookup(self, name: str, table: NDArray[Any], a: Value, to: Grid | None = None) -> Value:
-        """Look a value up in a table whose first entry belongs to the value's least number."""
+        """Look a value up in a table whose first entry is for the value's least number."""
         scale, zero = (None, 0) if to is None else (to.scale, to.zero)
         constant = self.constant(f"{name}.table", table)
         return self.emit(Lookup, name, a.shape, scale=scale, zero=zero, table=constant, a=a.name, start=a.low)
@@ -251,7 +262,7 @@ class Builder:
         return self.emit(Reduce, name, (*a.shape[:-1], 1), scale=a.scale, function=function, a=a.name)
 
     def mask(self, name: str, a: Value, mask: str, fill: int) -> Value:
-        """Replace numbers at padding along the last axis."""
+        """Replace the numbers at padding along the last axis by `fill`."""
         return self.emit(Mask, name, a.shape, scale=a.scale, a=a.name, mask=mask, fill=fill)
 
     def matmul(self, name: str, a: Value, b: Value, *, transposed: bool) -> Value:
@@ -267,7 +278,7 @@ class Builder:
         return self.emit(Rearrange, name, shape, scale=a.scale, zero=a.zero, how=how, a=a.name)
 
     def linear(self, name: str, x: Value, scales: NDArray[np.float64], shift: int, **constants: str | None) -> Value:
-        """Multiply by a matrix whose constants are in the program; `scales` are the real units of its rows."""
+        """Multiply by a matrix whose constants are in the program; `scales` `[rows]` are the units of the result."""
         fields: dict[str, Any] = {"x": x.name, "shift": shift, **constants}
         value = self.emit(Linear, name, (*x.shape[:-1], len(scales)), **fields)
         self.scales[name] = scales

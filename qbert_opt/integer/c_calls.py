@@ -1,4 +1,4 @@
-"""The calls of a C encoder, operation by operation, and the functions and constants that they need."""
+"""The function calls of a C encoder, operation by operation, and the functions and constants that they need."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ from .program import Program
 
 @dataclass(slots=True)
 class Calls:
-    """Collects calls, and what they need.
+    """Collects the calls of a program, and the functions and constants that they need.
 
     Args:
-        program: to write.
-        memory: where its values are.
-        prefix: of external identifiers.
+        program: the program to write.
+        memory: where its values are stored.
+        prefix: prefix of external identifiers.
     """
 
     program: Program
@@ -51,8 +51,8 @@ class Calls:
     functions: dict[str, str] = field(default_factory=dict)
     constants: dict[str, Constant] = field(default_factory=dict)
     row_bytes: int = 0
-    sums: tuple[int, int] = (0, 0)  # numbers per token, and without tokens
-    loop: HeadLoop | None = None  # around the operation that is written
+    sums: tuple[int, int] = (0, 0)  # most group sums of a linear layer: per token, and of one without a token axis
+    loop: HeadLoop | None = None  # the loop over heads that contains the current operation
     values: dict[str, Value] = field(init=False)
     arguments: dict[str, tuple[str, str]] = field(init=False)
 
@@ -119,7 +119,7 @@ class Calls:
             case Rearrange(how=how, a=a):
                 self._rearrange(how, step, a)
             case _:
-                raise TypeError(f"{type(step).__name__} is no operation of a program")
+                raise TypeError(f"{type(step).__name__} is not an operation of a program")
 
     def _rearrange(self, how: str, step: Operation, a: str) -> None:
         split = self.values[a].shape if how == "merge" else step.output.shape
@@ -127,7 +127,7 @@ class Calls:
         self._call(how, step, [a], sizes)
 
     def _pair(self, kind: str, step: Operation, a: str, b: str, numbers: list[Any] | None = None) -> None:
-        """Call a function of two operands, element by element; either can be spread along the last axis."""
+        """Call a function of two operands, element by element; either can be broadcast along the last axis."""
         saturating = kind == "requantize"
         shape = self._shape(step.output.name)
         spread_a, spread_b = self._spread(a, shape), self._spread(b, shape)
@@ -141,7 +141,7 @@ class Calls:
         )  # fmt: skip
 
     def _spread(self, name: str, shape: tuple[Axis, ...]) -> tuple[str, str]:
-        """Return how an operand's elements are found for row r and column c, with a letter for it."""
+        """Return a letter for how an operand is broadcast, and the index of its element for row r and column c in C."""
         if name in self.program.constants:
             return ("s", "0") if self.program.constants[name].size == 1 else ("v", "c")
         own = self.values[name].shape
@@ -182,7 +182,7 @@ class Calls:
         )  # fmt: skip
 
     def _row(self, codes: Constant, index: str, columns: int) -> str:
-        """Return the C expression of a row of codes, which unpacks it where several share a byte."""
+        """Return a C expression for a row of codes, which unpacks it if the codes are packed."""
         row = f"codes + (int)({index}) * row_bytes"
         if not codes.bits:
             return row
@@ -203,7 +203,7 @@ class Calls:
         variant: str = "",
         **text: Any,
     ) -> None:
-        """Add a call; the function that it calls is written once for all calls with the same types."""
+        """Add a call; its function is written only once for all calls with the same types."""
         pointers = [("0", "") if name is None else self._pointer(name) for name in operands]
         target, result = self._pointer(step.output.name)
         types = dict(zip("AB", (ctype for _, ctype in pointers), strict=False)) | {"Y": result}
@@ -216,7 +216,7 @@ class Calls:
         self.lines.append(f"    {name}({arguments}); {comment(step.output.name)}")
 
     def _pointer(self, name: str) -> tuple[str, str]:
-        """Return the C expression of an operand's or result's address, with its type."""
+        """Return a C expression for the address of an operand or result, and the type of its elements."""
         if name in self.arguments:
             return self.arguments[name]
         if name in self.memory.places:
@@ -226,7 +226,7 @@ class Calls:
         return constant.identifier, constant.ctype
 
     def _head(self, name: str) -> str:
-        """Return what to add to an address inside a loop over heads: the parts of the heads before."""
+        """Return what to add to an address inside a loop over heads to reach the current head; else an empty text."""
         shape = self.values[name].shape
         if self.loop is None or name in self.loop.local or len(shape) != 4:
             return ""
@@ -238,18 +238,25 @@ class Calls:
         return self.constants[name]
 
     def _rows(self, shape: tuple[Axis, ...]) -> str:
-        """Return the C expression of the product of all axes but the last."""
+        """Return a C expression for the product of all axes but the last."""
         axes = [_axis(axis) for axis in shape[:-1] if axis != BATCH and axis != 1]
         return " * ".join(axes) or "1"
 
 
 def comment(text: str) -> str:
-    """Return a comment, whatever the text holds."""
+    """Return a C comment; delimiters of comments inside the text are broken up."""
     return f"/* {text.replace('*/', '* /').replace('/*', '/ *')} */"
 
 
 def argument(name: str) -> str:
-    """Return the name of an argument of the entry."""
+    """Return the C name of an argument of the entry function.
+
+    Args:
+        name: name of the input or output in the program.
+
+    Raises:
+        UsageError: the name is empty or starts with a digit.
+    """
     legal = "".join(letter if letter.isalnum() and letter.isascii() else "_" for letter in name)
     if not legal or legal[0].isdigit():
         raise UsageError(f"{name!r} cannot be the name of an argument in C.")
@@ -261,7 +268,7 @@ def _axis(axis: Axis) -> str:
 
 
 def literal(value: int) -> str:
-    """Return a number in C; the least of 32 bits has no literal of its own type."""
+    """Return a C literal; the least 32-bit number has none of its own type and is written `INT32_MIN`."""
     return "INT32_MIN" if value == -(2**31) else str(value)
 
 

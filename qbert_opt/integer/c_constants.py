@@ -12,7 +12,7 @@ from .folder import code_names
 from .operations import width
 from .program import Program
 
-PACKED_BITS = (2, 4)  # codes of so many bits or fewer share bytes
+PACKED_BITS = (2, 4)  # codes are packed in the first of these widths that holds them; wider ones stay int8
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +20,11 @@ class Constant:
     """An array of the C encoder.
 
     Attributes:
-        identifier: in C.
-        name: of the program's constant.
-        ctype: of an element.
-        array: what is written: two-dimensional codes have one row per row, padded to whole bytes.
-        bits: of a code, where several share a byte; 0 for plain numbers.
+        identifier: name of the array in C.
+        name: name of the program's constant.
+        ctype: C type of an element.
+        array: elements as they are written; each row of packed codes is padded to whole bytes.
+        bits: bits of a packed code; 0 if the elements are not packed.
     """
 
     identifier: str
@@ -35,12 +35,12 @@ class Constant:
 
 
 def constant_of(program: Program, name: str, identifier: str) -> Constant:
-    """Return a constant as it is written: codes of few bits share bytes.
+    """Return a constant as it is written; codes of up to 4 bits are packed.
 
     Args:
-        program: that reads it.
-        name: of the program's constant.
-        identifier: in C.
+        program: the program that reads it.
+        name: name of the program's constant.
+        identifier: name of the array in C.
     """
     array = program.constants[name]
     ctype = f"{array.dtype.name}_t"
@@ -54,7 +54,7 @@ def constant_of(program: Program, name: str, identifier: str) -> Constant:
 
 
 def packed_rows(codes: NDArray[Any], bits: int) -> NDArray[np.uint8]:
-    """Pack each row of signed codes by itself, lowest bits first, each code plus half of its range.
+    """Pack each row of signed codes separately, lowest bits first; half of the range is added to each code.
 
     Args:
         codes: `[rows, columns]`.

@@ -1,7 +1,7 @@
-"""Functions in C99 for the operations of a program, one for each combination of element types that occurs.
+"""C99 functions for the operations of a program, one for each combination of element types that occurs.
 
-A floor shift of a negative number never relies on `>>` of a signed type: 64-bit products are lifted by 2**62 and
-shifted as unsigned numbers, 32-bit numbers are complemented first.
+A floor shift never applies `>>` to a negative number, which C leaves to the compiler: 64-bit products are raised by
+2**62 and shifted as unsigned numbers, and negative 32-bit numbers are complemented before and after the shift.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From a quantized model to an integer-only program."""
+"""The compiler from a quantized model to an integer-only program."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ from .program import Output, Program
 from .ranges import Ranges, observed
 from .ways import BY_TABLE, Ways
 
-HEAD_BITS = 16  # of the inputs of matrices that the plan does not quantize: the head, embeddings to a wider encoder
+HEAD_BITS = 16  # of inputs of matrices outside the plan: the head's, the projection of embeddings to a wider encoder
 VALUE_BITS = 8  # of query, key and value
 SCORE_MARGIN = 1.25  # room above the largest score of the calibration set
-LOGIT_MARGIN = 2.0
-INPUT_BITS = (8, 16)  # of planned inputs
-LEAST_BITS = 8  # of an input that is narrowed so that its sums fit 32 bits
+LOGIT_MARGIN = 2.0  # likewise, above the largest logit
+INPUT_BITS = (8, 16)  # widths that a plan can give inputs
+LEAST_BITS = 8  # to which an input is narrowed so that its sums fit 32 bits
 
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """A program, and what had to be changed for it.
+    """A program, and how it differs from the plan and from exact functions.
 
     Attributes:
         program: the program.
-        narrowed: bits of inputs that the plan gives more, because some input would overflow 32 bits, by module.
-        errors: of the nonlinear functions, each in the range of this model where it is largest.
-        rounding: how far a requantization's result can be off because its real factor is `m / 2**e`, at most, besides
-            the half unit of its rounding.
+        narrowed: by module, the bits of inputs that have fewer than planned because some text would overflow 32 bits.
+        errors: errors of the nonlinear functions, each for the layer of this model where it is largest.
+        rounding: largest error of a requantization, in units of its result, because its factor is `m / 2**e`; rounding
+            the result adds half a unit.
     """
 
     program: Program
@@ -69,21 +69,22 @@ def compile_model(
     """Compile a quantized model.
 
     Args:
-        encoder: the model with dequantized weights, its inputs rounded as planned.
+        encoder: the model with dequantized weights and with the inputs of matrices rounded as planned.
         stored: its quantized matrices and tables.
         planned: how the plan rounds the inputs of matrices.
-        batches: calibration text, for every range that the plan does not fix.
+        batches: the calibration set, for every range that the plan does not fix.
         inputs: names of the token arrays.
-        ways: which way computes which nonlinear function.
+        ways: method for each nonlinear function.
 
     Raises:
-        UsageError: the plan rounds no inputs, or in a way without an integer form; or some input could overflow 32 bits
-            whatever the compiler does; names the matrix.
-        InputFileError: the calibration text gives NaN or infinite values.
+        UsageError: the tokenizer gives no ids or no mask; the plan does not round an input, or not in a form that
+            integer programs have; there are too few texts; or some text could overflow 32 bits whatever the compiler
+            does. Names the matrix.
+        InputFileError: the calibration set gives NaN or infinite values.
     """
     if IDS not in inputs or MASK not in inputs:
         raise UsageError(
-            f"{encoder.loaded.name}: its tokenizer gives {', '.join(inputs)}; integers need {IDS}, {MASK}."
+            f"{encoder.loaded.name}: its tokenizer gives {', '.join(inputs)}; integer programs need {IDS} and {MASK}."
         )
     check_planned(encoder, planned)
     by_module = {module: item for item in planned for module in item.modules}
@@ -92,21 +93,21 @@ def compile_model(
     try:
         program = compiler.program()
     except OverflowFound as error:
-        raise UsageError(f"{encoder.loaded.name}: {error}, so it has no integer form. Plan fewer bits for its inputs, "
-                         "or give text more like the deployment's.") from None  # fmt: skip
+        raise UsageError(f"{encoder.loaded.name}: {error}, so the model has no integer form. Plan fewer bits for these "
+                         "inputs, or give text more like the deployment's.") from None  # fmt: skip
     errors = (*compiler.errors.values(), square_root_error(ways.norm))
     return Compiled(program, compiler.narrowed, errors, compiler.builder.rounding)
 
 
 def check_planned(encoder: Encoder, planned: Sequence[PlannedActivation]) -> None:
-    """Check that every input of a matrix has a static range.
+    """Check that a plan gives the inputs of every matrix a static range and 8 or 16 bits.
 
     Args:
         encoder: the model.
-        planned: how a plan rounds the inputs of matrices.
+        planned: how the plan rounds the inputs of matrices.
 
     Raises:
-        UsageError: an input is not rounded, per token, or in another width; says how to get a plan that does.
+        UsageError: inputs are not rounded, are rounded per token, or have another width; says how to get a legal plan.
     """
     by_module = {module: item for item in planned for module in item.modules}
     remedy = "Score with `activation_bits` 8,16 and solve with `activation_ranges` tensor."
@@ -120,7 +121,7 @@ def check_planned(encoder: Encoder, planned: Sequence[PlannedActivation]) -> Non
                                  f"only exist at run time. {remedy}")  # fmt: skip
             if item.bits not in INPUT_BITS:
                 raise UsageError(f"{encoder.loaded.name}: {name}: its inputs have {item.bits} bits; integer programs "
-                                 f"have inputs of {' or '.join(map(str, INPUT_BITS))}. {remedy}")  # fmt: skip
+                                 f"take {' or '.join(map(str, INPUT_BITS))}. {remedy}")  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -227,7 +228,7 @@ class _Compiler:
         return add_layer_norm(self.builder, self.norm, name, x, Norm(gamma, beta, float(module.eps)))
 
     def _activated(self, name: str, x: Value, function: LayerFunction, to: Grid) -> Value:
-        """Apply a function; ReLU only saturates at the code of zero."""
+        """Apply an activation function; ReLU is only a saturation at the zero point."""
         if function == "relu":
             return self.builder.requantize(f"{name}.relu", x, Grid(to.scale, max(to.low, to.zero), to.high, to.zero))
         seen = self.ranges.outputs[name]
@@ -235,7 +236,7 @@ class _Compiler:
         return self.activation.activation(self.builder, f"{name}.{function}", function, x, (seen.low, seen.high), to)
 
     def _grid(self, module: str, bits: int | None = None) -> Grid:
-        """Grid of a matrix's input: the plan's, or for other matrices of the calibration set."""
+        """Return the grid of a matrix's input: the plan's, or the calibration set's range if the plan has none."""
         item = self.planned.get(module)
         if item is None or item.low is None or item.high is None:
             seen = self.ranges.inputs[module]
@@ -243,9 +244,9 @@ class _Compiler:
         return Grid.spanning(item.low, item.high, bits or item.bits)
 
     def _linear(self, module: str, x: Value) -> Value:
-        """Multiply by a module's matrix; x is brought to the grid of its input first, unless it is there already.
+        """Convert x to the grid of a module's input, unless it has that grid, and multiply by the module's matrix.
 
-        Where 32 bits do not hold the sums for every input, an input of 16 bits is narrowed.
+        If the sums would not fit 32 bits for every text, an input of 16 bits is narrowed.
         """
         codes = self.codes.get(module) or rounded(self._weight(module))
         bias = self.encoder.module(module).bias

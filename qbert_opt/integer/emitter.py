@@ -1,4 +1,4 @@
-"""What an emitter must define: one file of `emitters`, which writes a program for other tools."""
+"""The protocol of emitters, which write a program for other tools; each is one file in `emitters`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Emitted(Frozen):
     """What an emitter wrote.
 
     Attributes:
-        emitter: its name.
-        files: names inside the folder.
-        constant_bytes: of all constants as the artifact stores them.
-        table_bytes: of the tables of nonlinear functions among them.
-        ram_bytes: of the working memory for a text of `max_tokens`; None if the runtime allocates it.
-        max_tokens: the longest text that the artifact takes.
+        emitter: name of the emitter.
+        files: names of the files inside the folder.
+        constant_bytes: bytes of all constants as the artifact stores them.
+        table_bytes: bytes of the tables of nonlinear functions, which are part of `constant_bytes`.
+        ram_bytes: bytes of working memory for a text of `max_tokens`; None if the runtime allocates it.
+        max_tokens: tokens of the longest text that the artifact is written for.
     """
 
     emitter: str
@@ -33,13 +33,13 @@ class Emitted(Frozen):
 
 
 class Emitter(Protocol):
-    """Writes a program as files that need nothing of this package."""
+    """Writes a program as files that do not need this package."""
 
     def check_usable(self) -> None:
-        """Refuse if a package that writing needs is missing.
+        """Check that the packages that writing needs are installed.
 
         Raises:
-            UsageError: names the package and how to install it.
+            UsageError: a package is missing; says which, and how to install it.
         """
         ...
 
@@ -47,9 +47,9 @@ class Emitter(Protocol):
         """Write the files.
 
         Args:
-            program: what to write.
-            folder: exists; files of other names may be in it.
-            max_tokens: the longest text that the artifact takes, at most the program's.
+            program: the program to write.
+            folder: an existing folder, possibly with other files in it.
+            max_tokens: tokens of the longest text to write for, at most the program's.
         """
         ...
 
@@ -58,10 +58,10 @@ def emitter(name: str) -> Emitter:
     """Load an emitter.
 
     Args:
-        name: for example `c` or `onnx`.
+        name: name of the emitter, for example `c` or `onnx`.
 
     Raises:
-        UsageError: there is no such one, or a package that it needs is missing.
+        UsageError: no emitter has this name, or a package that it needs is missing.
     """
     if name not in available("emitters"):
         raise UsageError(f"`emit` {name or repr(name)}: legal: {', '.join(available('emitters'))}.")
@@ -71,15 +71,16 @@ def emitter(name: str) -> Emitter:
 
 
 def check_emission(names: Sequence[str], max_tokens: int | None, longest: int) -> None:
-    """Refuse what cannot be emitted, before any work.
+    """Refuse a request that no emitter can fulfil, before any work is done.
 
     Args:
-        names: of the emitters.
-        max_tokens: the longest text of the artifacts; None takes `longest`.
-        longest: text that the program is proven for.
+        names: names of the emitters.
+        max_tokens: tokens of the longest text to write for; None means `longest`.
+        longest: tokens of the longest text that the program is proven for.
 
     Raises:
-        UsageError: an emitter that does not exist or whose package is missing, or a longer text than the program's.
+        UsageError: an emitter does not exist or lacks a package, or `max_tokens` is not from 1 to `longest` or is given
+            without emitters.
     """
     for name in names:
         emitter(name)
@@ -95,6 +96,6 @@ def parse_emitters(text: str | None) -> tuple[str, ...]:
     """Read names of emitters, separated by commas.
 
     Args:
-        text: for example `c,onnx`; None is none.
+        text: for example `c,onnx`; None gives no names.
     """
     return () if text is None else tuple(dict.fromkeys(name.strip() for name in text.split(",")))

@@ -1,4 +1,4 @@
-"""How far a way to compute a nonlinear function is from the real one, over every input that it can have."""
+"""Errors of the methods for nonlinear functions, compared with the exact functions over the whole range of inputs."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class FunctionError:
     """Errors of one function.
 
     Attributes:
-        function: name, for example `gelu`.
-        way: name of the way.
-        inputs: how many inputs were tried.
-        largest: greatest absolute error, the rounding of input and result included.
-        mean: mean absolute error.
+        function: name of the function, for example `gelu`.
+        way: name of the method, for example `table`.
+        inputs: number of inputs that were tried.
+        largest: greatest absolute error, including the rounding of input and result; relative for the square root.
+        mean: mean error, likewise.
     """
 
     function: str
@@ -48,12 +48,12 @@ class FunctionError:
 def evaluated(
     numbers: NDArray[np.int64], scale: float | None, build: Callable[[Builder, Value], Value]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Run what `build` adds to a program on numbers; return its integers, and what they stand for.
+    """Run the operations that `build` adds; return the integers of the result and the real numbers they stand for.
 
     Args:
-        numbers: one axis.
-        scale: real number of one unit of them.
-        build: adds operations to a value and returns the result.
+        numbers: integers of the input, one axis.
+        scale: real number that one unit of the input stands for; None if it has none.
+        build: adds operations that read the input, and returns the result.
     """
     x = Value("x", ("batch", "tokens"), int(numbers.min()), int(numbers.max()), scale)
     builder = Builder((x,), len(numbers))
@@ -64,11 +64,11 @@ def evaluated(
 
 
 def activation_error(way: str, function: Activation, span: tuple[float, float], to: Grid) -> FunctionError:
-    """Compare an activation on 65,536 equally spaced inputs.
+    """Compare an activation function with the exact one on 65,536 equally spaced inputs.
 
     Args:
-        way: how it is computed.
-        function: which one.
+        way: name of the method.
+        function: name of the function.
         span: least and greatest input.
         to: grid of the result.
     """
@@ -82,10 +82,10 @@ def activation_error(way: str, function: Activation, span: tuple[float, float], 
 
 
 def exponential_error(way: str, largest_score: float) -> FunctionError:
-    """Compare exp for each of the 65,535 differences that two scores can have.
+    """Compare exp with the exact function for each of the 65,535 distances that two scores can have.
 
     Args:
-        way: how it is computed.
+        way: name of the method.
         largest_score: greatest magnitude of a score.
     """
     chosen = nonlinearity(way)
@@ -96,10 +96,13 @@ def exponential_error(way: str, largest_score: float) -> FunctionError:
 
 
 def square_root_error(way: str) -> FunctionError:
-    """Compare roots, relative to the root, where a LayerNorm takes them: around every power of two and in between.
+    """Compare square roots at up to 65,536 inputs in geometric progression from 2**16 to 2**31 - 1.
 
     Args:
-        way: how it is computed.
+        way: name of the method.
+
+    Returns:
+        Errors relative to the exact root.
     """
     numbers = np.unique(np.geomspace(2**16, 2**31 - 1, INPUTS).astype(np.int64))
     integers, _ = evaluated(numbers, None, lambda b, x: nonlinearity(way).square_root(b, "f", x))
@@ -109,11 +112,11 @@ def square_root_error(way: str) -> FunctionError:
 
 @lru_cache
 def usual_error(function: str, way: str) -> FunctionError:
-    """Return the error of a way where no model's ranges are known: scores up to 16, inputs of GELU up to 8.
+    """Return a method's error for when no model's ranges are known: scores up to 16, inputs of GELU from -8 to 8.
 
     Args:
         function: `softmax`, `activation` or `norm`.
-        way: how it is computed.
+        way: name of the method.
     """
     if function == "softmax":
         return exponential_error(way, USUAL_SCORE)

@@ -1,4 +1,4 @@
-"""Where the parts of an encoder are in the model families that have an integer form."""
+"""Names of the modules of an encoder, for each model family that has an integer form."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Modules of a family; all but the head's are relative to the encoder.
+    """Module names of a family, relative to the encoder; the head's are relative to the whole model.
 
     Attributes:
         blocks: the list of blocks.
-        block: modules of one.
-        words: table of tokens.
-        positions: table of positions.
-        types: table of token types; None without one.
+        block: modules of one block.
+        words: table of token embeddings.
+        positions: table of position embeddings.
+        types: table of token type embeddings; None if the family has none.
         norm: LayerNorm of the summed embeddings.
         project: linear layer from embeddings to a wider encoder; used if the model has it.
-        relative: table of relative positions; None without one.
-        counts_real_tokens: positions skip padding and start after the padding token's number.
-        classes: layers of a classifier, on the first token, relative to the whole model.
+        relative: table of relative positions; None if the family has none.
+        counts_real_tokens: whether positions skip padding and start after the padding token's id.
+        classes: layers of a classification or regression head, which reads the first token.
     """
 
     blocks: str = "encoder.layer"
@@ -97,13 +97,13 @@ class Encoder:
 
     Attributes:
         loaded: the model.
-        family: the tables and the norm by full name.
+        family: the family, its embedding modules by full name.
         blocks: modules of each block by full name.
-        heads: attention heads.
+        heads: number of attention heads.
         hidden: width of the residual stream.
-        activation: function inside the feed-forward layers.
+        activation: activation function of the feed-forward layers.
         head: layers after the encoder.
-        first_token: the head reads the first token only.
+        first_token: whether the head reads only the first token.
     """
 
     loaded: LoadedModel
@@ -121,13 +121,13 @@ class Encoder:
 
 
 def encoder_of(loaded: LoadedModel) -> Encoder:
-    """Find the parts of a model.
+    """Find the modules that the compiler needs in a model.
 
     Args:
         loaded: the model.
 
     Raises:
-        UsageError: a family, a head or a function without an integer form; names it.
+        UsageError: its family, its head, its activation function or another property has no integer form; names it.
     """
     model, config = loaded.model, getattr(loaded.model, "config", None)
     kind = getattr(config, "model_type", type(model).__name__)
@@ -143,7 +143,7 @@ def encoder_of(loaded: LoadedModel) -> Encoder:
             raise UsageError(f"{loaded.name}: {setting} {value!r} has no integer form. Legal: {legal!r}.")
     function = str(getattr(config, "hidden_act", None) or getattr(config, "activation", None))
     if function not in ACTIVATION_NAMES:
-        raise UsageError(f"{loaded.name}: the function {function} has no integer form. Legal: "
+        raise UsageError(f"{loaded.name}: the activation function {function} has no integer form. Legal: "
                          f"{', '.join(ACTIVATION_NAMES)}.")  # fmt: skip
     outputs = loaded.head.kind
     if outputs not in (*PER_TOKEN, "classes", "regression"):

@@ -49,10 +49,10 @@ class _Document(Frozen):
 
 
 def write_program(program: Program, folder: Path) -> None:
-    """Write both files.
+    """Write `program.json` and `program.safetensors`.
 
     Args:
-        program: what to write.
+        program: the program to write.
         folder: an existing folder.
     """
     arrays, packed = {}, {}
@@ -82,8 +82,8 @@ def read_program(folder: Path) -> Program:
         folder: as `write_program` wrote it.
 
     Raises:
-        InputFileError: a file is missing or malformed, an operation reads what is not there, or a value can leave its
-            interval.
+        InputFileError: a file is missing or malformed, an operation reads a value or constant that does not exist, or a
+            value can leave its interval.
     """
     path = folder / PROGRAM
     document = read_document(path, _Document, SCHEMA)
@@ -117,7 +117,7 @@ def code_names(operations: tuple[Operation, ...]) -> set[str]:
     """Return the names of the constants that hold codes of matrices and tables.
 
     Args:
-        operations: of a program.
+        operations: operations of a program.
     """
     return {
         step.weights if isinstance(step, Linear) else step.codes
@@ -139,7 +139,7 @@ def _constants(path: Path, packed: dict[str, _Packed]) -> dict[str, NDArray[Any]
         arrays[name] = (codes.astype(np.int16) - 2 ** (form.bits - 1)).astype(np.int8).reshape(form.shape)
     for name, array in arrays.items():
         if array.dtype.type not in TYPES or not array.size:
-            raise InputFileError(f"{path}: {name} is {array.dtype} of {array.size} numbers. {REMEDY}")
+            raise InputFileError(f"{path}: {name} has {array.size} numbers of type {array.dtype}. {REMEDY}")
     return arrays
 
 
@@ -148,10 +148,10 @@ def _check_names(program: Program) -> None:
     for operation in program.operations:
         missing = [name for name in operation.operands if name not in known]
         if missing:
-            raise ValueError(f"{operation.output.name} reads {missing[0]}, which is nowhere before it")
+            raise ValueError(f"{operation.output.name} reads {missing[0]}, which is not defined before it")
         if operation.output.name in known:
-            raise ValueError(f"{operation.output.name} is made twice")
+            raise ValueError(f"{operation.output.name} is defined twice")
         known.add(operation.output.name)
     for output in program.outputs:
         if output.value not in program.values:
-            raise ValueError(f"the output {output.name} is {output.value}, which no operation makes")
+            raise ValueError(f"the output {output.name} is {output.value}, which does not exist")

@@ -1,7 +1,7 @@
-"""The interval analysis: which numbers an operation can make, proven from the intervals of what it reads.
+"""Interval analysis: proven bounds on the result of an operation, from the intervals of its operands.
 
-The intervals hold for every input, not only for texts that were seen. Products with constant matrices are bounded row
-by row from the codes themselves, which is what makes 32 bits enough.
+The intervals hold for every input, not only for the calibration set. Products with constant matrices are bounded row by
+row from the codes themselves, which keeps the bounds tight enough for 32 bits.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ from .operations import (
 from .program import Constants, Program
 
 Interval = tuple[int, int]
-NEWTON_STEPS = 5  # from the power of two above the root to its floor, for every number below 2**31
+NEWTON_STEPS = 5  # enough from the power of two above the root to the root's floor, for every number below 2**31
 
 
 @dataclass(frozen=True, slots=True)
 class Operands:
-    """What an operation reads.
+    """Values and constants that operations can read.
 
     Attributes:
         values: values by name.
         constants: constants by name.
-        max_tokens: the longest sample.
+        max_tokens: tokens of the longest sample.
     """
 
     values: Mapping[str, Value]
@@ -72,18 +72,18 @@ class Operands:
 
 
 class OverflowFound(ArithmeticError):
-    """Some input makes more than 32 bits, a product of more than 62, or leaves a table; the message names where."""
+    """For some input a number needs more than 32 bits, a product more than 62, or an index is outside its table."""
 
 
 def interval_of(operation: Operation, of: Operands) -> Interval:
     """Return the proven interval of an operation's output.
 
     Args:
-        operation: its output's own interval is read only where it saturates (`Requantize`).
-        of: what it reads.
+        operation: the operation; the stated interval of its output matters only for `Requantize`, which saturates.
+        of: what it can read.
 
     Raises:
-        OverflowFound: for some input a number, a partial sum or a product is too wide, or is outside a table.
+        OverflowFound: for some input a number, partial sum or product is too wide, or an index is outside its table.
     """
     low, high = _interval(operation, of)
     _check(operation, "makes", low, high)
@@ -136,7 +136,7 @@ def _interval(operation: Operation, of: Operands) -> Interval:
             return _square_root(operation, of)
         case Rearrange(a=a):
             return of.interval(a)
-    raise TypeError(f"{type(operation).__name__} is no operation of a program")
+    raise TypeError(f"{type(operation).__name__} is not an operation of a program")
 
 
 def _check(operation: Operation, does: str, low: int, high: int) -> None:
@@ -191,13 +191,13 @@ def _linear(operation: Linear, of: Operands) -> Interval:
 
 @dataclass(frozen=True, slots=True)
 class GroupSums:
-    """What bounds a `Linear`, int64 `[rows, groups]` each.
+    """Sums that bound a `Linear`, each int64 `[rows, groups]`.
 
     Attributes:
         positive: sum of the positive coefficients of x.
-        negative: sum of the negative ones.
-        dot: bound on every partial sum of the codes, and of x alone, per unit of the largest |x|.
-        magnitude: bound on every partial sum, per unit of the largest |x|.
+        negative: sum of the negative coefficients of x.
+        dot: bound on every partial sum of codes times x, and of x alone, as a multiple of the largest |x|.
+        magnitude: bound on the same sums after multiplication by `factors` and `sums`, likewise.
     """
 
     positive: NDArray[np.int64]
@@ -211,7 +211,7 @@ def linear_terms(operation: Linear, of: Operands) -> GroupSums:
 
     Args:
         operation: the product.
-        of: what it reads.
+        of: what it can read.
     """
     weights = of.constants[operation.weights].astype(np.int64)
     grouped = operation.factors or operation.sums
@@ -272,7 +272,7 @@ def _square_root(operation: SquareRoot, of: Operands) -> Interval:
     root = float(high) ** 0.5
     reached = max(2.0 * root if operation.start is None else float(operation.start), root)
     for _ in range(operation.steps):
-        reached = (reached + high / reached) / 2  # falls with every step and rises with `high`: a bound for all below
+        reached = (reached + high / reached) / 2  # falls with each step, grows with `high`: bounds smaller numbers too
     return (1 if operation.start is not None and operation.start < root else isqrt(low)), ceil(reached)
 
 
@@ -283,8 +283,8 @@ def check_intervals(program: Program) -> None:
         program: for example one that was read from a file.
 
     Raises:
-        OverflowFound: a value can leave its interval, states one that 32 bits do not hold, or is made by an operation
-            that needs more; names the value.
+        OverflowFound: a value can leave its stated interval, or its interval or a step of its operation needs more than
+            32 bits; names the value.
     """
     values = {value.name: value for value in program.inputs}
     for value in program.values.values():

@@ -13,9 +13,9 @@ from .nonlinearity import EXP_ONE, SCORE_TOP, Nonlinearity
 from .operations import INT32, MASK, TOKENS, Axis, Relative, Requantize, Value
 
 STREAM_BITS = 16
-STREAM_TOP = 2 ** (STREAM_BITS - 1) - 1  # of the residual stream and of what is added to it
+STREAM_TOP = 2 ** (STREAM_BITS - 1) - 1  # largest integer of the residual stream and of what is added to it
 INVERSE_BITS = 30  # of the numerator of a LayerNorm's reciprocal
-NORMED_BITS = 16  # of a normalized element, relative to the length of its row
+NORMED_BITS = 16  # of a normalized element, relative to the Euclidean length of its row
 GAMMA_TOP = 2**14 - 1
 BETA_LIMIT = 2.0**29
 VALUE_TOP = 127
@@ -31,18 +31,21 @@ class Norm:
 
 
 def add_layer_norm(builder: Builder, way: Nonlinearity, name: str, x: Value, norm: Norm) -> Value:
-    """Normalize the last axis of 16-bit numbers; returns up to 32 bits with one real unit, `value.scale`.
+    """Normalize 16-bit numbers over the last axis (LayerNorm, arXiv 1607.06450).
 
-    Deviations from the mean are shifted right before they are squared, so that the sum of squares fits 32 bits; they
-    saturate where an element is further from the mean than half of the 16-bit range. A row of n elements is divided by
-    its Euclidean length, which gives at most 1, and multiplied by sqrt(n) within gamma.
+    Deviations from the mean are shifted right before they are squared, so that the sum of squares fits 32 bits; for the
+    square they saturate if they exceed half of the 16-bit range. A row of n deviations is divided by its Euclidean
+    length, so that each is at most 1; the remaining factor sqrt(n) is part of gamma.
 
     Args:
-        builder: of the program.
-        way: computes the square root.
-        name: of the result.
-        x: the sum of two branches.
+        builder: builder of the program.
+        way: method for the square root.
+        name: name of the result.
+        x: 16-bit numbers `[..., hidden]` with one scale.
         norm: the constants.
+
+    Returns:
+        Numbers of up to 32 bits with one scale, in the shape of x.
     """
     unit, size = float(builder.scale_of(x)), len(norm.gamma)
     total = builder.reduce("sum", f"{name}.sum", x)
@@ -73,13 +76,13 @@ def add_layer_norm(builder: Builder, way: Nonlinearity, name: str, x: Value, nor
 
 
 def add_to_stream(builder: Builder, name: str, branch: Value, stream: Value, largest: float) -> Value:
-    """Add two branches on one 16-bit scale.
+    """Add a branch to the residual stream, on one 16-bit grid.
 
     Args:
-        builder: of the program.
-        name: of the sum.
-        branch: what a linear layer made.
-        stream: the other branch, already on the grid of `stream_grid(largest)`.
+        builder: builder of the program.
+        name: name of the sum.
+        branch: output of a linear layer.
+        stream: the residual stream, already on the grid of `stream_grid(largest)`.
         largest: greatest magnitude of the sum.
     """
     grid = stream_grid(largest)
@@ -97,7 +100,7 @@ def probability_top(max_tokens: int) -> int:
     """Return the integer of probability 1: 15 bits, or fewer where a weighted sum of 8-bit values would overflow.
 
     Args:
-        max_tokens: of a sample.
+        max_tokens: tokens of the longest sample.
     """
     top = EXP_ONE - 1
     while top * VALUE_TOP * max_tokens > INT32:
@@ -107,12 +110,12 @@ def probability_top(max_tokens: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """Constants of an attention.
+    """Constants of an attention layer.
 
     Attributes:
-        heads: how many.
-        largest_score: greatest magnitude of a score, relative positions included.
-        bias: real numbers for each distance, `[heads, 2 * max_tokens - 1]`; None without relative positions.
+        heads: number of heads.
+        largest_score: greatest magnitude of a score, including the bias of relative positions.
+        bias: real bias of each distance, `[heads, 2 * max_tokens - 1]`; None without relative positions.
         top: the integer of probability 1.
     """
 
@@ -125,16 +128,19 @@ class Attention:
 def add_attention(
     builder: Builder, way: Nonlinearity, name: str, query: Value, key: Value, value: Value, attention: Attention
 ) -> Value:
-    """Weigh 8-bit values by a softmax of scores; returns the context `[batch, tokens, hidden]` with one real unit.
+    """Weight 8-bit values by the softmax of scaled dot products (arXiv 1706.03762, equation 1).
 
     Args:
-        builder: of the program.
-        way: computes exp.
-        name: of the result.
+        builder: builder of the program.
+        way: method for exp.
+        name: prefix of the names of results.
         query: 8 bits, zero point 0, `[batch, tokens, hidden]`.
         key: likewise.
         value: likewise.
         attention: the constants.
+
+    Returns:
+        The context `[batch, tokens, hidden]` with one scale.
     """
     batch, tokens, hidden = query.shape
     width = int(hidden) // attention.heads
@@ -160,10 +166,10 @@ def add_softmax(builder: Builder, way: Nonlinearity, name: str, scores: Value, t
     """Return probabilities from 0 to `top` along the last axis, 0 at padding.
 
     Args:
-        builder: of the program.
-        way: computes exp.
-        name: of the intermediate values.
-        scores: on the way's grid.
+        builder: builder of the program.
+        way: method for exp.
+        name: prefix of the names of results.
+        scores: scores on the method's grid.
         top: the integer of probability 1.
     """
     real = builder.mask(f"{name}.real", scores, MASK, scores.low)

@@ -1,9 +1,10 @@
 """Matrices and tables of a model as constants of a program.
 
-A stored weight is `scale * code + offset` with a range per group. With w the code less a fixed number, so that w is
-signed and has the code's bits, it is `unit[r] * (k[r, g] * w + o[r, g])` up to rounding, with one real unit per output
-row and integers k and o. A whole row then needs one requantization, however many groups it has. Where 32 bits do not
-hold a group's sum times k, as with inputs of 16 bits, that product has 64 and is shifted before groups are added up.
+A stored weight is `scale * code + offset`, with one scale and one offset per group. Let w be the code minus a constant
+that makes it signed at the same width. Up to rounding, the weight is then `unit[r] * (k[r, g] * w + o[r, g])`, with one
+real unit per output row and integers k and o, so a row needs only one requantization, however many groups it has. If 32
+bits do not hold a group's sum times k, as with 16-bit inputs, that product has 64 bits and is shifted before the groups
+are added up.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from .intervals import OverflowFound
 from .operations import INT32, Embed, Value
 
 FACTOR_BITS = 14  # of the largest factor in a row
-SHIFTS = range(32)  # of a group's sum times its factor
-BIAS_LIMIT = 2.0**28  # of a bias in units of the sum it is added to
-WHOLE = 1e-4  # how far a zero point may be from an integer and still be one
-HEAD_TOP = 127
+SHIFTS = range(32)  # of a group's sum times its factor, to choose from
+BIAS_LIMIT = 2.0**28  # largest bias, in units of the sum that it is added to
+WHOLE = 1e-4  # how far a zero point may be from an integer and still count as one
+HEAD_TOP = 127  # largest code of a matrix that the plan does not quantize
 
 
 @dataclass(frozen=True, slots=True)
 class Codes:
-    """Signed codes with ranges: `scale * w + rest`, float64 `[rows, groups]` for int8 w `[rows, columns]`."""
+    """Weights `scale * w + rest`: signed codes w, int8 `[rows, columns]`; scale and rest, float64 `[rows, groups]`."""
 
     w: NDArray[np.int8]
     scale: NDArray[np.float64]
@@ -36,14 +37,15 @@ class Codes:
 
 
 def signed_codes(name: str, stored: QuantizedMatrix) -> Codes:
-    """Return a stored matrix or table with signed codes of the same bits.
+    """Return a stored matrix or table with signed codes of the same width.
 
     Args:
-        name: of the matrix, for messages.
+        name: name of the matrix, for messages.
         stored: the matrix.
 
     Raises:
-        UsageError: it is stored with a codebook, whose values are no integers times a scale.
+        UsageError: it is stored with a codebook, whose values are not integers times a scale; or a scale is not
+            positive.
     """
     layout = stored.layout
     if stored.codebook is not None:
@@ -71,17 +73,17 @@ def rounded(weight: NDArray[np.floating]) -> Codes:
 
 
 def add_linear(builder: Builder, name: str, x: Value, codes: Codes, bias: NDArray[np.floating] | None) -> Value:
-    """Add `x @ weight.T + bias`; the scales of its rows are in `builder.scales`.
+    """Add `x @ weight.T + bias`; `builder.scales` gets the real unit of each output row.
 
     Args:
-        builder: of the program.
-        name: of the result.
-        x: codes with a scale and a zero point.
+        builder: builder of the program.
+        name: name of the result.
+        x: integers `[..., columns]` with a scale and a zero point.
         codes: the weights.
-        bias: real, `[rows]`.
+        bias: real numbers `[rows]`; None for no bias.
 
     Raises:
-        OverflowFound: some input makes more than 32 bits, whatever the precision of the factors.
+        OverflowFound: some input needs more than 32 bits, whatever the precision of the factors.
     """
     unit = float(builder.scale_of(x))
     added = np.zeros(len(codes.w)) if bias is None else bias.astype(np.float64)
@@ -103,13 +105,13 @@ def add_linear(builder: Builder, name: str, x: Value, codes: Codes, bias: NDArra
 
 @dataclass(frozen=True)
 class _Factors:
-    """Integer factors of the groups, for one shift of their sums.
+    """Integer factors of the groups, for one shift.
 
     Attributes:
-        shift: of a group's sum times its factor.
+        shift: shift of a group's sum times its factor.
         rows: real unit of a row's factors, `[rows, 1]`.
-        factors: scale of each group, in this unit.
-        sums: what is added to each weight of a group, in this unit.
+        factors: scale of each group in this unit, `[rows, groups]`.
+        sums: what is added to each weight of a group, in this unit, `[rows, groups]`.
     """
 
     shift: int
@@ -125,7 +127,7 @@ class _Factors:
     def error(self, codes: Codes, lengths: NDArray[np.float64], size: int, span: int) -> float:
         """Estimate the largest error of a row, in units of the input.
 
-        Beside a large bias a small shift leaves too few bits of the factors; a large one rounds the sums of the groups.
+        With a large bias, a small shift leaves the factors too few bits; a large one rounds the groups' sums coarsely.
 
         Args:
             codes: the weights.
@@ -150,14 +152,14 @@ def _linear(
     bias: NDArray[np.float64],
     shift: int = 0,
 ) -> Value:
-    """Add the product with the zero point of x and the bias folded into one integer per row."""
+    """Add the product; the zero point of x and the bias become one integer per row."""
     size = w.shape[1] // sums.shape[1]
     per_group = w.reshape(len(w), -1, size).sum(2, dtype=np.int64).astype(np.float64)
     row_sums = (per_group * (1 if factors is None else factors) + size * sums).sum(1)
     units = rows * float(builder.scale_of(x)) * 2.0**shift
     folded = np.round(bias / units) - np.round(x.zero * row_sums * 2.0**-shift)
     if max(np.abs(folded).max(), np.abs(sums).max()) > INT32:
-        raise OverflowFound(f"{name}: its bias with the zero point of its input does not fit 32 bits")
+        raise OverflowFound(f"{name}: its bias and its input's zero point together do not fit 32 bits")
     kept = {"weights": w, "factors": factors, "sums": sums if sums.any() else None}
     kept["bias"] = folded if folded.any() else None
     named = {part: None if array is None else f"{name}.{part}" for part, array in kept.items()}
@@ -168,14 +170,14 @@ def _linear(
 
 
 def add_embedding(builder: Builder, name: str, index: Value, codes: Codes, to: Grid) -> Value:
-    """Add the rows of a table on a common scale.
+    """Look up rows of a table, with the result on a given scale.
 
     Args:
-        builder: of the program.
-        name: of the result.
+        builder: builder of the program.
+        name: name of the result.
         index: row numbers.
         codes: the table.
-        to: grid whose scale the result has; it does not saturate.
+        to: grid that gives the scale of the result; the result does not saturate at the grid's ends.
 
     Raises:
         OverflowFound: the table has numbers too large for the scale.
@@ -194,4 +196,4 @@ def add_embedding(builder: Builder, name: str, index: Value, codes: Codes, to: G
             )  # fmt: skip
         except OverflowFound:
             continue
-    raise OverflowFound(f"{name}: its table holds numbers beyond 32 bits on the scale of the calibration text")
+    raise OverflowFound(f"{name}: on the scale of the calibration set, its table has numbers that 32 bits do not hold")

@@ -1,11 +1,12 @@
-"""Static memory for the values of a program: which bytes each one has while it is needed.
+"""Static memory for the values of a program: where each value is stored while it is needed.
 
-Values whose live ranges do not overlap share memory. The largest are placed first, each at the lowest place that is
-free for its whole range (greedy by size), and an element-by-element operation writes over an operand of the same shape
-and type that nothing reads again. There is one arena per element type, so that no memory is ever read as another type.
+Values whose live ranges do not overlap share memory. The largest are placed first, each at the lowest address that is
+free for its whole live range (greedy by size), and an element-by-element operation overwrites an operand of the same
+shape and type that nothing reads again. There is one arena per element type, so no memory is ever read as another type.
 
-Attention runs one head after the other: what is made and read inside such a loop has the size of one head. What the
-loop reads from outside stays until its last round, and what it leaves behind has its place from the first.
+Attention runs in a loop over heads: a value that is computed and read only inside the loop takes memory for one head. A
+value from outside that the loop reads is kept until the last iteration, and a value that is read after the loop has its
+memory from the first iteration on.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ IN_PLACE = (Binary, Lookup, Mask, Requantize, Shift, SquareRoot)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a value is: `arena[start:]`, in elements, for an arena of numbers of so many bits."""
+    """Where a value is stored: from element `start` of the arena whose elements have `bits` bits."""
 
     bits: int
     start: int
@@ -46,11 +47,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Places of all values that the encoder makes itself.
+    """Places of all values except inputs and outputs, whose memory is the caller's.
 
     Attributes:
-        places: by value.
-        elements: size of each arena, by bits of an element.
+        places: place by name of the value.
+        elements: number of elements of each arena, by bits of an element.
     """
 
     places: Mapping[str, Place]
@@ -67,10 +68,10 @@ class HeadLoop:
     """Operations that run head by head.
 
     Attributes:
-        start: index of the first.
-        stop: index after the last.
-        heads: how many.
-        local: names of the values that only these operations read.
+        start: index of the first operation.
+        stop: index after the last operation.
+        heads: number of heads.
+        local: names of the values that these operations compute and no other operation reads.
     """
 
     start: int
@@ -80,10 +81,10 @@ class HeadLoop:
 
 
 def head_loops(program: Program) -> tuple[HeadLoop, ...]:
-    """Return the longest runs of operations whose results have an axis of heads, in order.
+    """Return the maximal runs of consecutive operations whose results have an axis of heads, in order.
 
     Args:
-        program: whose operations run in order.
+        program: the program; its operations run in order.
     """
     steps, outputs = program.operations, {output.value for output in program.outputs}
     last = {name: index for index, step in enumerate(steps) for name in step.operands}
@@ -104,7 +105,7 @@ def one_head(shape: tuple[Axis, ...]) -> tuple[Axis, ...]:
     """Return the shape of one head's part of a value.
 
     Args:
-        shape: `[batch, heads, ...]`, or `[heads, tokens, tokens]` of relative positions.
+        shape: `[batch, heads, ...]`, or `[heads, tokens, tokens]` for relative positions.
     """
     return (*shape[:-3], 1, *shape[-2:])
 
@@ -131,26 +132,26 @@ def bits_of(value: Value) -> int:
 
 
 def elements_of(shape: tuple[Axis, ...], tokens: int) -> int:
-    """Return how many numbers a value of one text has.
+    """Return the number of elements of a value for one text.
 
     Args:
-        shape: of the value.
-        tokens: of the text.
+        shape: shape of the value.
+        tokens: tokens of the text.
     """
     return prod(1 if axis == BATCH else tokens if axis == TOKENS else int(axis) for axis in shape)
 
 
 def planned_memory(program: Program, tokens: int) -> Memory:
-    """Place every value but inputs and outputs, which are the caller's.
+    """Place every value except inputs and outputs, whose memory is the caller's.
 
     Args:
-        program: whose operations run in order.
-        tokens: of the longest text.
+        program: the program; its operations run in order.
+        tokens: tokens of the longest text.
     """
     outputs = {output.value for output in program.outputs}
     last = {name: index for index, step in enumerate(program.operations) for name in step.operands}
     loops = {index: loop for loop in head_loops(program) for index in range(loop.start, loop.stop)}
-    for index, loop in loops.items():  # what comes from outside is read in every round
+    for index, loop in loops.items():  # values from outside are read in every iteration
         step = program.operations[index]
         outer = {*step.operands, step.output.name} - loop.local
         last |= {name: max(last.get(name, index), loop.stop - 1) for name in outer}

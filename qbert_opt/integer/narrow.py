@@ -1,8 +1,8 @@
 """A second executor that shares no arithmetic with the reference: int32, values stored in 8, 16 or 32 bits.
 
-Only the product inside a requantization or before the shift of a group has 64 bits. Sums and products that the analysis
-had wrong would wrap here and not there, so equal answers are evidence for both. It is slow: numpy multiplies integer
-matrices without a library.
+Only the products inside a requantization and before the shift of a group have 64 bits. If the interval analysis were
+wrong about a sum or product, it would wrap here but not in the reference, so equal results are evidence for both. It is
+slow, because numpy does not use BLAS for integer matrices.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ Narrow = NDArray[Any]
 
 
 def stored_type(value: Value) -> type[np.int8] | type[np.int16] | type[np.int32]:
-    """Return the narrowest type that holds a value.
+    """Return the narrowest integer type that holds every number of a value's interval.
 
     Args:
-        value: with its proven interval.
+        value: a value with its proven interval.
     """
     return np.int8 if value.width <= 8 else np.int16 if value.width <= 16 else np.int32
 
@@ -49,7 +49,7 @@ class NarrowExecutor:
     """A program ready to run in int32.
 
     Args:
-        program: what to execute.
+        program: the program to execute.
     """
 
     def __init__(self, program: Program) -> None:
@@ -60,7 +60,7 @@ class NarrowExecutor:
 
         Args:
             inputs: integer arrays `[batch, tokens]` by name.
-            keep: further values to return.
+            keep: names of further values to return.
         """
         held: dict[str, Narrow] = {value.name: inputs[value.name].astype(np.int32) for value in self.program.inputs}
         for operation in self.program.operations:
@@ -110,7 +110,7 @@ def _apply(operation: Operation, of: Mapping[str, Narrow], tokens: int, max_toke
             return _root(of[a], start, steps)
         case Rearrange(how=how, a=a):
             return _rearrange(how, of[a], operation.output)
-    raise TypeError(f"{type(operation).__name__} is no operation of a program")
+    raise TypeError(f"{type(operation).__name__} is not an operation of a program")
 
 
 def _positions(ids: Narrow, padding: int | None) -> Narrow:
@@ -191,7 +191,7 @@ def _root(a: Narrow, start: int | None, steps: int) -> Narrow:
     x = np.ones_like(a) if start is None else np.full_like(a, start)
     if start is None:
         for half in range(16):
-            x = np.where(a >= np.int32(1 << (2 * half)), np.int32(2 << half), x)  # 2 * half + 1 digits or more
+            x = np.where(a >= np.int32(1 << (2 * half)), np.int32(2 << half), x)  # 2 * half + 1 binary digits or more
     for _ in range(steps):
         x = np.minimum(x, np.asarray((x + a // x) >> 1))
     return np.asarray(x)

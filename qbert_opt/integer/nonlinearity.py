@@ -1,4 +1,4 @@
-"""What a way to compute the nonlinear functions must define: one file of `nonlinearities`."""
+"""The protocol of methods for nonlinear functions in integers; each is one file in `nonlinearities`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .operations import Value
 EXP_BITS = 15
 EXP_ONE = 1 << EXP_BITS
 """The integer that stands for `exp(0) = 1`."""
-SCORE_TOP = 32767  # attention scores have 16 bits, so their differences have 65,536 magnitudes
-USUAL_SCORE = 16.0  # greatest magnitude of an attention score, where no model's ranges are known
-USUAL_INPUT = (-8.0, 8.0)  # of GELU, likewise
-SMALLEST_GELU = -0.17
+SCORE_TOP = 32767  # greatest magnitude of an attention score, which has 16 bits
+USUAL_SCORE = 16.0  # greatest magnitude of an attention score, assumed if no model's ranges are known
+USUAL_INPUT = (-8.0, 8.0)  # range of GELU's inputs, likewise
+SMALLEST_GELU = -0.17  # minimum of GELU, rounded down
 Activation = Literal["gelu", "gelu_new", "tanh"]
 
 _erf = np.vectorize(math.erf)
@@ -40,21 +40,21 @@ ACTIVATIONS: Mapping[Activation, Callable[[NDArray[np.float64]], NDArray[np.floa
     "gelu_new": _gelu_new,
     "tanh": np.tanh,
 }
-"""The functions in real numbers. `gelu_new` is the form with tanh, at most 4.7e-4 from the exact one."""
+"""The functions in real numbers. `gelu_new` is the approximation of GELU by tanh, at most 4.7e-4 from GELU."""
 
 
 class Nonlinearity(Protocol):
-    """A way to compute them in integers."""
+    """A method for exp, GELU, tanh and the square root in integers."""
 
     def activation(
         self, builder: Builder, name: str, function: Activation, x: Value, span: tuple[float, float], to: Grid
     ) -> Value:
-        """Apply a function element by element.
+        """Apply an activation function element by element.
 
         Args:
-            builder: of the program.
-            name: of the result.
-            function: which one.
+            builder: builder of the program.
+            name: name of the result.
+            function: name of the function.
             x: numbers of up to 32 bits.
             span: least and greatest real number that x stands for on the calibration set.
             to: grid of the result.
@@ -73,24 +73,30 @@ class Nonlinearity(Protocol):
         """Return `exp(-below)` as integers from 0 to `EXP_ONE`.
 
         Args:
-            builder: of the program.
-            name: of the result.
+            builder: builder of the program.
+            name: name of the result.
             below: distances of scores from the greatest of their row, 0 to 65,535, on the scale of `score_grid`.
         """
         ...
 
     def square_root(self, builder: Builder, name: str, a: Value) -> Value:
-        """Return the integer square root of numbers from 1."""
+        """Return the integer square root, exact or approximate, of numbers of at least 1.
+
+        Args:
+            builder: builder of the program.
+            name: name of the result.
+            a: the numbers.
+        """
         ...
 
 
 def nonlinearity(name: str) -> Nonlinearity:
-    """Load a way to compute nonlinear functions.
+    """Load a method for nonlinear functions.
 
     Args:
-        name: `table`, `poly` or `shift`.
+        name: `table`, `poly`, `shift` or the name of a plug-in.
 
     Raises:
-        UsageError: there is no such one.
+        UsageError: no method has this name.
     """
     return load_as("nonlinearities", name, Nonlinearity)

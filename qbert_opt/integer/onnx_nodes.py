@@ -31,8 +31,8 @@ from .program import Output, Program
 
 INT32, INT64 = TensorProto.INT32, TensorProto.INT64
 UINT8, UINT64 = TensorProto.UINT8, TensorProto.UINT64
-LIFT_BITS = 62  # a product is lifted by 2**62, above zero
-UNSIGNED = 128  # what is added to signed 8-bit numbers
+LIFT_BITS = 62  # 2**62 is added to a product to make it positive
+UNSIGNED = 128  # is added to signed 8-bit numbers to make them unsigned
 BINARY = {
     "add": "Add", "subtract": "Sub", "multiply": "Mul", "divide": "Div", "remainder": "Mod", "maximum": "Max",
     "minimum": "Min",
@@ -43,7 +43,7 @@ class Nodes:
     """Adds the nodes of a program to a builder.
 
     Args:
-        program: what to write.
+        program: the program to write.
     """
 
     def __init__(self, program: Program) -> None:
@@ -56,10 +56,10 @@ class Nodes:
             self._names[step.output.name] = self._add(step)
 
     def answer(self, output: Output) -> None:
-        """Add an output's node; it has the output's name.
+        """Add the node of an output, whose tensor has the output's name.
 
         Args:
-            output: of the program.
+            output: output of the program.
         """
         made = self._names[output.value]
         if output.column is None:
@@ -102,7 +102,7 @@ class Nodes:
                 return self._square_root(self._name(a), start, steps)
             case Rearrange(how=how, a=a):
                 return self._rearranged(how, self._name(a), step.output)
-        raise TypeError(f"{type(step).__name__} is no operation of a program")
+        raise TypeError(f"{type(step).__name__} is not an operation of a program")
 
     def _positions(self, step: Positions) -> str:
         ids, axis = self._name(step.ids), self._scalar(1, np.int64)
@@ -160,7 +160,7 @@ class Nodes:
         return y if step.bias is None else self._node("Add", y, self._name(step.bias))
 
     def _widened(self, x: str, step: Linear) -> str:
-        """Return an int32 tensor with 64 bits where what it is multiplied to is shifted."""
+        """Return an int32 tensor as int64 if its product with a factor is shifted."""
         return self._cast(x, INT64) if step.shift else x
 
     def _per_group(self, name: str, step: Linear, rank: int) -> str:
@@ -246,7 +246,7 @@ class Nodes:
         return self._node("Reshape", tokens_first, self._sizes(0, 0, -1))
 
     def _name(self, name: str) -> str:
-        """Return the tensor of a value, or of a constant, which is int32."""
+        """Return the tensor of a value or of a constant, int32."""
         if name in self._names:
             return self._names[name]
         return self.builder.constant(self.program.constants[name].astype(np.int32), name)

@@ -1,21 +1,21 @@
 """The operations of integer-only programs, with their exact meaning.
 
-Each operation makes one value, which nothing changes later (SSA form), from values and constants by name. All numbers
-are integers. These rules hold everywhere, and every executor must agree bit for bit:
+Each operation computes one value from named values and constants; the value never changes afterwards (SSA form). All
+numbers are integers. These rules hold everywhere, and every executor must agree bit for bit:
 
 - A value lies in its proven interval `[low, high]`, inside 32 bits. So no sum, product or accumulator ever wraps. Only
-  the product inside `Requantize`, and that of a group's sum inside a shifted `Linear`, are wider:
-  `|a * m| + 2**(e - 1) < 2**62`.
+  two products are wider: the one inside `Requantize` and, in a `Linear` with a shift, a group's sum times its factor.
+  For both, `|a * m| + 2**(e - 1) < 2**62`.
 - `floor(a / 2**e)` rounds towards minus infinity, also for negative `a` (an arithmetic shift).
 - Rounding is half up: `round_shift(a, e) = floor((a + 2**(e - 1)) / 2**e)`, and `a` itself for `e = 0`. So -1.5 becomes
-  -1 and 1.5 becomes 2. C and ONNX, whose division rounds towards zero, get both from non-negative numbers:
+  -1 and 1.5 becomes 2. In C and ONNX, division rounds towards zero, so both are computed from non-negative numbers:
   `floor(a / 2**e) = (a + k * 2**e) / 2**e - k` for any `k` with `a + k * 2**e >= 0`.
 - Divisions have a dividend of at least 0 and a divisor of at least 1.
-- Two operands are of equal shape, or one has size 1 on the last axis, or is a constant vector along the last axis or a
-  constant scalar.
+- Two operands have the same shape, or one of them has size 1 on the last axis, lacks leading axes of the other, or is a
+  constant vector along the last axis or a constant scalar.
 
-Shapes name two sizes, `batch` and `tokens`; the rest are numbers. Tokens are padded at the end; padding changes no
-value at a real token.
+In shapes, `batch` and `tokens` are symbolic sizes; all others are numbers. Padding comes after the real tokens and
+changes no value at a real token.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BATCH: Final = "batch"
 TOKENS: Final = "tokens"
 IDS, MASK, TYPES = "input_ids", "attention_mask", "token_type_ids"
 INT32 = 2**31 - 1
-PRODUCT_LIMIT = 2**62  # of a requantization's product with its rounding term: room for a shift built from division
+PRODUCT_LIMIT = 2**62  # for a requantization's product plus its rounding term; leaves room to shift by division
 
 Axis = Literal["batch", "tokens"] | int
 
@@ -37,8 +37,8 @@ def width(low: int, high: int) -> int:
     """Return the bits of the narrowest two's complement integer that holds every number of an interval.
 
     Args:
-        low: least number.
-        high: greatest number.
+        low: least number of the interval.
+        high: greatest number of the interval.
 
     >>> width(-128, 127), width(0, 255), width(0, 0)
     (8, 9, 1)
@@ -48,15 +48,15 @@ def width(low: int, high: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What an operation makes.
+    """An input of a program, or the result of one operation.
 
     Attributes:
-        name: unique in the program; no constant has it.
+        name: name, unique among the values and constants of the program.
         shape: sizes of its axes.
         low: least number that it can hold, for any input.
-        high: greatest number that it can hold.
-        scale: the real number that one unit stands for; None if it differs along an axis. For reports and outputs.
-        zero: the integer that stands for 0.
+        high: greatest number that it can hold, for any input.
+        scale: the real number that one unit stands for; None if it differs along an axis. Executors do not read it.
+        zero: the integer that stands for 0 (zero point).
     """
 
     name: str
@@ -68,13 +68,13 @@ class Value:
 
     @property
     def width(self) -> int:
-        """Bits that it needs in two's complement."""
+        """Bits that the value needs in two's complement."""
         return width(self.low, self.high)
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One step; `OPERANDS` names the fields that hold names of values or constants, None where one is left out."""
+    """One step. `OPERANDS` lists the fields that name a value or constant; an optional operand can be None."""
 
     OPERANDS: ClassVar[tuple[str, ...]] = ()
     output: Value
@@ -90,7 +90,7 @@ class Operation:
 class Positions(Operation):
     """Position of each token, `[batch, tokens]`.
 
-    `padding` None: `y[b, t] = t`. Else, as RoBERTa and MPNet count:
+    If `padding` is None, `y[b, t] = t`. Otherwise, as in RoBERTa and MPNet:
     `y[b, t] = padding + (ids[b, t] != padding) * sum(ids[b, s] != padding for s <= t)`.
     """
 
@@ -118,7 +118,7 @@ class Embed(Operation):
 
 @dataclass(frozen=True, slots=True)
 class Relative(Operation):
-    """A number for each distance, `[heads, tokens, tokens]`: `y[h, i, j] = table[h, j - i + n]`.
+    """A table entry for each distance of two tokens, `[heads, tokens, tokens]`: `y[h, i, j] = table[h, j - i + n]`.
 
     `table` is int32 `[heads, 2 * n + 1]`, with `n = max_tokens - 1`.
     """
@@ -136,8 +136,8 @@ class Linear(Operation):
     `X[g] = sum over c in g of x[c]`.
 
     `weights` is int8 `[rows, columns]`. `factors` (None: one group and 1) and `sums` (None: 0) are int32
-    `[rows, groups]`, `bias` (None: 0) is int32 `[rows]`. Every partial sum is proven to fit 32 bits, in any order; but
-    where `shift` is not 0, what is shifted has 64 bits, as the product inside a requantization.
+    `[rows, groups]`, `bias` (None: 0) is int32 `[rows]`. Every partial sum is proven to fit 32 bits, in any order. If
+    `shift` is not 0, the number that is shifted has 64 bits, like the product inside a requantization.
     """
 
     OPERANDS: ClassVar[tuple[str, ...]] = ("x", "weights", "factors", "sums", "bias")
@@ -166,7 +166,7 @@ Function = Literal["add", "subtract", "multiply", "divide", "remainder", "maximu
 class Binary(Operation):
     """Arithmetic on two operands, element by element.
 
-    `a + b`, `a - b`, `a * b`, `max(a, b)` or `min(a, b)`; for a >= 0 and b >= 1 only also `floor(a / b)` (divide) and
+    `a + b`, `a - b`, `a * b`, `max(a, b)` or `min(a, b)`; and, only for a >= 0 and b >= 1, `floor(a / b)` (divide) or
     `a - b * floor(a / b)` (remainder).
     """
 
@@ -178,10 +178,11 @@ class Binary(Operation):
 
 @dataclass(frozen=True, slots=True)
 class Requantize(Operation):
-    """`y = min(max(round_shift(a * multiplier, shift) + zero, low, high))`: to another scale, saturating.
+    """Convert to another scale, saturating: `y = min(max(round_shift(a * multiplier, shift) + zero, low), high)`.
 
-    `low` and `high` are those of the output. `multiplier` is an int32 constant, scalar or one per element of the last
-    axis, or a value of size 1 on the last axis. The product has 64 bits. `multiplier` 1 and `shift` 0 only saturate.
+    `zero`, `low` and `high` are the output's. `multiplier` is an int32 constant, scalar or one per element of the last
+    axis, or a value of size 1 on the last axis. The product has 64 bits. With `multiplier` 1 and `shift` 0 the
+    operation only adds the zero point and saturates.
     """
 
     OPERANDS: ClassVar[tuple[str, ...]] = ("a", "multiplier")
@@ -192,7 +193,7 @@ class Requantize(Operation):
 
 @dataclass(frozen=True, slots=True)
 class Shift(Operation):
-    """`y = floor(a / 2**by)`; `by` is a constant scalar or a value shaped as `a`, each from 0 to 31."""
+    """`y = floor(a / 2**by)`; `by` is a constant scalar or a value of the same shape as `a`, from 0 to 31."""
 
     OPERANDS: ClassVar[tuple[str, ...]] = ("a", "by")
     a: str
@@ -211,7 +212,7 @@ class Lookup(Operation):
 
 @dataclass(frozen=True, slots=True)
 class Reduce(Operation):
-    """The greatest or the sum of the numbers along the last axis, which becomes 1."""
+    """The maximum or the sum over the last axis, whose size becomes 1."""
 
     OPERANDS: ClassVar[tuple[str, ...]] = ("a",)
     function: Literal["max", "sum"]
@@ -232,8 +233,8 @@ class Mask(Operation):
 class SquareRoot(Operation):
     """Newton's square root of `a >= 1`: from x, `steps` times `x = min(x, floor((x + floor(a / x)) / 2))`.
 
-    It starts at `start`, or for None at `2**ceil(bits(a) / 2)`, the least power of two above the root, where `bits`
-    counts binary digits; five steps from there give `floor(sqrt(a))` exactly for every `a < 2**31`.
+    It starts at `start` or, if that is None, at `2**ceil(bits(a) / 2)`, the least power of two above the root, where
+    `bits` counts binary digits; five steps from there give `floor(sqrt(a))` exactly for every `a < 2**31`.
     """
 
     OPERANDS: ClassVar[tuple[str, ...]] = ("a",)

@@ -1,4 +1,4 @@
-"""An integer-only model: what the compiler makes and what every executor visits."""
+"""An integer-only model as a program: the compiler builds it; executors and emitters go through its operations."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Constants = Mapping[str, NDArray[Any]]
 
 
 def last_reads(operations: Sequence[Operation], kept: Iterable[str]) -> dict[int, list[str]]:
-    """Return the values that nothing reads after each operation, by its index: their memory is free again.
+    """Return, by operation index, the values that no later operation reads, so their memory can be reused.
 
     Args:
-        operations: of a program.
-        kept: values that are never freed, for example outputs.
+        operations: operations of a program, in order.
+        kept: names of values that are never freed, for example outputs.
     """
     last = {name: index for index, operation in enumerate(operations) for name in operation.operands}
     made = {operation.output.name: index for index, operation in enumerate(operations)}
@@ -35,9 +35,9 @@ class Output:
     """A named output: `(value - zero) * scale` in real numbers, with the value's scale and zero.
 
     Attributes:
-        name: for example `logits`.
+        name: name of the output, for example `logits`.
         value: name of the value.
-        column: the one of the last axis to take, which then disappears; None takes the whole value.
+        column: index to select on the last axis, which is then removed; None takes the whole value.
     """
 
     name: str
@@ -50,11 +50,12 @@ class Program:
     """An integer-only model.
 
     Attributes:
-        inputs: token arrays `[batch, tokens]`, in the order in which the model takes them.
-        operations: in an order in which every operand is made before it is read.
-        constants: by name, int8 to int32; weights and tables of codes in int8 or uint8, however few bits they use.
-        outputs: what the model answers.
-        max_tokens: the longest sample for which the intervals are proven.
+        inputs: token arrays `[batch, tokens]`, in the order of the model's arguments.
+        operations: operations in execution order: every operand is computed before it is read.
+        constants: arrays by name, int8 to int32; codes of weights and embedding tables are int8, however few bits they
+            use.
+        outputs: outputs of the model.
+        max_tokens: tokens of the longest sample for which the intervals are proven.
     """
 
     inputs: tuple[Value, ...]
@@ -73,7 +74,7 @@ class Program:
         """Return the outputs in real numbers, float32 by name.
 
         Args:
-            values: the integers of every output's value, by the value's name.
+            values: integer arrays of all outputs' values, by the value's name.
         """
         named = self.values
         answers = {}

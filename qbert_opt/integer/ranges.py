@@ -1,4 +1,4 @@
-"""Static ranges of a model's intermediate results, from calibration text; real tokens only."""
+"""Static ranges of a model's intermediate results, observed on the real tokens of the calibration set."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from ..quantization.activation_quant import round_activations
 from .families import Encoder
 
 FEWEST_TEXTS = 8
-KEPT = 1 << 14  # values of each batch and point, to search the best magnitude
-SHRINKS = 40
+KEPT = 1 << 14  # about as many values per batch and module are sampled, to search for the best magnitude
+SHRINKS = 40  # magnitudes that are tried
 
 
 @dataclass(slots=True)
 class Seen:
-    """Values of one point.
+    """Values observed at one place in the model.
 
     Attributes:
         low: least value, at most 0.
         high: greatest value, at least 0.
-        sample: some of them.
+        sample: evenly spaced values of each batch, one tensor per batch.
     """
 
     low: float = 0.0
@@ -36,7 +36,7 @@ class Seen:
     sample: list[torch.Tensor] = field(default_factory=list)
 
     def see(self, values: torch.Tensor) -> None:
-        """Take in further values."""
+        """Add the values of another batch, of any shape."""
         flat = values.flatten()
         self.low, self.high = min(self.low, float(flat.min())), max(self.high, float(flat.max()))
         self.sample.append(flat[:: max(1, len(flat) // KEPT)].clone())
@@ -47,10 +47,10 @@ class Seen:
         return max(-self.low, self.high)
 
     def best_magnitude(self, bits: int) -> float:
-        """Return the magnitude at which signed integers of some bits should saturate: least squared error.
+        """Return the magnitude at which signed integers saturate with the least squared error over the sample.
 
         Args:
-            bits: of an integer.
+            bits: width of the integers.
         """
         sample = torch.cat(self.sample)
         best, least = self.largest, math.inf
@@ -64,12 +64,12 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Ranges:
-    """What was seen where.
+    """Values observed in a model on the calibration set.
 
     Attributes:
-        inputs: of LayerNorms and linear layers, by module.
-        outputs: of the same.
-        scores: of attention, after the division by the root of the head's width, by the module of the query.
+        inputs: inputs of LayerNorms and linear layers, by module.
+        outputs: outputs of the same modules.
+        scores: attention scores, divided by the square root of the head size, by the query's module.
     """
 
     inputs: dict[str, Seen]
@@ -79,14 +79,14 @@ class Ranges:
 
 @torch.no_grad()
 def observed(encoder: Encoder, batches: Sequence[TokenBatch]) -> Ranges:
-    """Run a model on calibration text.
+    """Run a model on the calibration set and record the ranges of its intermediate results.
 
     Args:
-        encoder: the model, with its inputs rounded as planned.
-        batches: the text.
+        encoder: the model, with the inputs of its matrices rounded as planned.
+        batches: the calibration set.
 
     Raises:
-        UsageError: too few texts.
+        UsageError: there are fewer than 8 texts.
         InputFileError: a value is NaN or infinite; names the module.
     """
     texts = sum(len(batch.indices) for batch in batches)
@@ -140,7 +140,7 @@ def _see(points: dict[str, Seen], name: str, values: torch.Tensor) -> None:
 
 
 def _scores(query: torch.Tensor, key: torch.Tensor, heads: int, mask: torch.Tensor) -> torch.Tensor:
-    """Return the scores between real tokens, flat."""
+    """Return the scores between real tokens, flattened."""
     batch, tokens, hidden = query.shape
     split = [x.view(batch, tokens, heads, hidden // heads).transpose(1, 2) for x in (query, key)]
     scores = split[0] @ split[1].transpose(-1, -2) / math.sqrt(hidden // heads)

@@ -56,8 +56,8 @@ def square_root(a: Numbers, start: int | None, steps: int) -> Numbers:
 
     Args:
         a: each at least 1 and below 2**31.
-        start: of the iteration; None starts at the power of two above the root.
-        steps: of the iteration.
+        start: where the iteration starts; None starts at the power of two above the root.
+        steps: number of iterations.
     """
     digits = np.frexp(a.astype(np.float64))[1]  # exact: a has fewer than 53 binary digits
     x = np.left_shift(1, (digits + 1) // 2).astype(np.int64) if start is None else np.full_like(a, start)
@@ -70,7 +70,7 @@ class Reference:
     """A program ready to run.
 
     Args:
-        program: what to execute.
+        program: the program to execute.
     """
 
     def __init__(self, program: Program) -> None:
@@ -85,7 +85,7 @@ class Reference:
 
         Args:
             inputs: integer arrays `[batch, tokens]` by name; tokens at most `program.max_tokens`.
-            keep: further values to return.
+            keep: names of further values to return.
 
         Raises:
             IntervalError: a number lies outside its proven interval.
@@ -142,7 +142,7 @@ def _result(operation: Operation, of: Mapping[str, Any], program: Program) -> Nu
             return square_root(of[a], start, steps)
         case Rearrange(how=how, a=a):
             return _rearranged(how, of[a], operation)
-    raise TypeError(f"{type(operation).__name__} is no operation of a program")
+    raise TypeError(f"{type(operation).__name__} is not an operation of a program")
 
 
 def _positions(ids: Numbers, padding: int | None) -> Numbers:

@@ -1,4 +1,4 @@
-"""The shape of what an operation makes, from the shapes of what it reads: a file may state others, and is refused."""
+"""The shape of an operation's result, inferred from its operands; a program that states another shape is refused."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check_shapes(program: Program) -> None:
         program: for example one that was read from a file.
 
     Raises:
-        ValueError: a shape that does not follow; names the value.
+        ValueError: a stated shape differs from the inferred one, or operands do not fit together; names the value.
     """
     values = {value.name: value for value in program.inputs}
     for value in program.inputs:
@@ -59,8 +59,8 @@ def shape_of(step: Operation, values: Mapping[str, Value], constants: Constants)
 
     Args:
         step: the operation.
-        values: what was made before it, by name.
-        constants: by name.
+        values: inputs of the program and results of earlier operations, by name.
+        constants: constants by name.
 
     Raises:
         ValueError: it cannot read operands of these shapes.
@@ -108,7 +108,7 @@ def shape_of(step: Operation, values: Mapping[str, Value], constants: Constants)
             return of[a]
         case Rearrange(how=how, a=a):
             return _rearranged(how, of[a], step)
-    raise TypeError(f"{type(step).__name__} is no operation of a program")
+    raise TypeError(f"{type(step).__name__} is not an operation of a program")
 
 
 def _linear(step: Linear, of: Mapping[str, Shape]) -> Shape:
@@ -117,19 +117,19 @@ def _linear(step: Linear, of: Mapping[str, Shape]) -> Shape:
     x = of[step.x]
     _need(x[-1] == columns, name, f"multiplies {_text(x)} by {columns} columns")
     _groups(name, rows, columns, *(of[part] for part in (step.factors, step.sums) if part is not None))
-    _need(step.bias is None or of[step.bias] == (rows,), name, f"has {rows} rows and another bias")
+    _need(step.bias is None or of[step.bias] == (rows,), name, f"has {rows} rows and a bias of another length")
     return (*x[:-1], rows)
 
 
 def _groups(name: str, rows: int, columns: int, *parts: Shape) -> None:
-    """Check that all factors have one number for each row and each of equal groups of columns."""
+    """Check that all factors are `[rows, groups]`, and that the groups divide the columns equally."""
     for part in parts:
         legal = part == parts[0] and len(part) == 2 and part[0] == rows and columns % int(part[1]) == 0
         _need(legal, name, f"has {rows} x {columns} codes and factors of {_text(part)}")
 
 
 def _paired(name: str, a: Shape, b: Shape, constant: set[str]) -> Shape:
-    """Return the shape of an element-by-element result: equal, spread along the last axis, or with heads in front."""
+    """Return the shape of an element-by-element result; operands broadcast along the last axis and leading axes."""
     long, short = (a, b) if len(a) >= len(b) else (b, a)
     if len(short) == 0 or short == (1,) or (constant and short == long[-1:]):
         return long
@@ -147,7 +147,7 @@ def _rearranged(how: str, a: Shape, step: Rearrange) -> Shape:
     whole, parts = (a, stated) if how == "split" else (stated, a)
     legal = len(whole) == 3 and len(parts) == 4 and (whole[0], whole[1]) == (parts[0], parts[2])
     legal = legal and int(parts[1]) * int(parts[3]) == whole[2] and int(parts[1]) > 0
-    _need(legal, name, f"makes {_text(stated)} of {_text(a)}")
+    _need(legal, name, f"cannot rearrange {_text(a)} to {_text(stated)}")
     return stated
 
 

@@ -1,4 +1,4 @@
-"""What is to be known of an integer-only program: widths, where 32 bits are tight, errors, and how it answers."""
+"""Summary of an integer-only program: widths, values close to the limit of 32 bits, errors, and emitted files."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ TIGHTEST = 8
 
 
 class Width(Frozen):
-    """Values made by one kind of operation.
+    """Widths of the results of one kind of operation.
 
     Attributes:
-        kind: of operation.
-        count: how many there are.
-        bits: width of the widest.
-        widest: its name.
+        kind: kind of operation.
+        count: number of its results.
+        bits: width of the widest result.
+        widest: name of the widest result.
     """
 
     kind: str
@@ -38,13 +38,13 @@ class Width(Frozen):
 
 
 class Tight(Frozen):
-    """A value that needs most of 32 bits.
+    """A value close to the limit of 32 bits.
 
     Attributes:
-        name: of the value.
-        kind: of the operation that makes it.
-        largest: greatest magnitude that it can have for any input.
-        share: that, relative to 2**31 - 1.
+        name: name of the value.
+        kind: kind of the operation that computes it.
+        largest: the greater of its greatest number and -1 less its least number, for any input.
+        share: `largest`, relative to 2**31 - 1.
     """
 
     name: str
@@ -67,16 +67,16 @@ class ProgramSummary(Frozen):
     """Facts about a program.
 
     Attributes:
-        ways: way by function.
-        operations: how many there are.
-        constant_bytes: of all constants, codes below 8 bits packed.
-        table_bytes: of the tables of nonlinear functions among them.
-        widths: by kind of operation.
-        tight: the values that need most of 32 bits.
-        narrowed: bits of inputs that the plan gives more, by module.
-        errors: of the nonlinear functions.
-        rounding: units that a requantization is off at most because its factor is dyadic.
-        emitted: artifacts beside the program.
+        ways: method by function.
+        operations: number of operations.
+        constant_bytes: bytes of all constants, with codes below 8 bits packed.
+        table_bytes: bytes of the tables of nonlinear functions, which are part of `constant_bytes`.
+        widths: widths of results by kind of operation.
+        tight: the eight values closest to the limit of 32 bits, the closest first.
+        narrowed: bits of inputs that have fewer than planned, by module.
+        errors: errors of the nonlinear functions.
+        rounding: largest error of a requantization, in units of its result, because its factor is dyadic.
+        emitted: artifacts that were written beside the program.
     """
 
     document_schema: str = Field(default=SCHEMA, alias="schema")
@@ -97,8 +97,8 @@ def summary_of(compiled: Compiled, ways: Ways, emitted: tuple[Emitted, ...] = ()
 
     Args:
         compiled: the program.
-        ways: that it was compiled with.
-        emitted: artifacts beside it.
+        ways: methods that it was compiled with.
+        emitted: artifacts that were written beside it.
     """
     program = compiled.program
     by_kind: dict[str, list[Value]] = {}
@@ -129,7 +129,7 @@ def summary_of(compiled: Compiled, ways: Ways, emitted: tuple[Emitted, ...] = ()
 
 
 def stored_bytes(program: Program) -> dict[str, int]:
-    """Return the bytes of each constant, packed to the bits that its codes use.
+    """Return the bytes of each constant by name, with codes packed to the bits that they use.
 
     Args:
         program: the program.
@@ -146,8 +146,8 @@ def write_summary(summary: ProgramSummary, folder: Path) -> None:
     """Write `integer.json`.
 
     Args:
-        summary: what to write.
-        folder: of the program.
+        summary: the summary to write.
+        folder: folder of the program.
     """
     (folder / SUMMARY).write_text(summary.model_dump_json(by_alias=True, indent=1) + "\n", encoding="utf-8")
 

@@ -1,11 +1,11 @@
-"""Integer functions inside a torch model, for training: their values forward, the real functions' gradients backward.
+"""Integer functions inside a torch model, for training: their values forward, gradients of the real functions backward.
 
-Softmax and LayerNorm run as the programs that the compiler builds of them, on the reference executor; GELU and tanh are
-looked up among all 65,536 inputs of theirs. Ranges of scores and of GELU's inputs are the widest of the model's, so one
-program serves all blocks; their scale is then coarser than the compiler's where a block's own range is less. The inputs
-of a LayerNorm differ too much for that from block to block: roots by shifts have few exact bits, and are far off where
-sums are small beside the widest. Their scale is that of the largest input of each call, rounded up to a power of two:
-at most twice the scale that the compiler would take for the same numbers.
+Softmax and LayerNorm run on the reference executor, as the programs that the compiler builds for them; GELU and tanh
+are looked up in tables of all their 65,536 inputs. Attention scores and inputs of GELU have the widest range of any
+block, so one program serves all blocks; if a block's own range is narrower, its scale is coarser than the compiler's.
+The inputs of LayerNorms differ too much between blocks for that: square roots by shifts have few exact bits and are far
+off if sums are small relative to the widest range. So the scale of each call follows from its own largest input,
+rounded up to a power of two: at most twice the scale that the compiler would choose for the same numbers.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from .ranges import observed
 from .reference import Reference
 from .ways import Ways
 
-MASKED = -1e4  # scores up to this are padding
-SMALLEST_SUM = 1e-3  # largest input of a LayerNorm; below, epsilon decides
-TANH_SPAN = (-8.0, 8.0)  # beyond, tanh is 1 to 16 bits
+MASKED = -1e4  # scores of at most this are padding
+SMALLEST_SUM = 1e-3  # the largest input of a LayerNorm is taken to be at least this; below, epsilon dominates
+TANH_SPAN = (-8.0, 8.0)  # outside, |tanh| is 1 in 16 bits
 Real = torch.Tensor
 
 
@@ -46,8 +46,8 @@ class IntegerFunctions(TorchFunctionMode):
     """Inside this context, this thread's softmax, GELU, tanh and LayerNorm have the values of integer programs.
 
     Args:
-        ways: which way computes which function.
-        max_tokens: the longest sample.
+        ways: method for each function.
+        max_tokens: tokens of the longest sample.
         largest_score: greatest magnitude of an attention score.
         span: least and greatest input of GELU.
     """
@@ -80,7 +80,7 @@ class IntegerFunctions(TorchFunctionMode):
         return torch.matmul(self._softmax(scores), value)
 
     def _softmax(self, scores: Real, *_: Any, **__: Any) -> Real:
-        """Return the softmax over the last axis, on which every use of it in an encoder runs."""
+        """Return the softmax over the last axis, the only one that encoders use."""
         return straight_through(torch.softmax(scores, -1), lambda _: self._shares(scores.detach()))
 
     def _gelu(self, x: Real) -> Real:
@@ -90,7 +90,7 @@ class IntegerFunctions(TorchFunctionMode):
         return straight_through(torch.tanh(x), lambda _: self._tanh_table(x.detach()))
 
     def _layer_norm(self, x: Real, shape: Sequence[int], weight: Real, bias: Real, eps: float = 1e-5) -> Real:
-        """Normalize; gain and offset stay real numbers, which the compiler rounds to 15 and 30 bits."""
+        """Normalize; gain and offset stay real numbers here, while the compiler rounds them to 15 and 30 bits."""
         normed = functional.layer_norm(x, shape, eps=eps)
         return straight_through(normed, lambda _: self._normed(x.detach(), eps)) * weight + bias
 
@@ -155,11 +155,11 @@ class IntegerFunctions(TorchFunctionMode):
 
 
 def on_grid(values: NDArray[np.float64], grid: Grid) -> NDArray[np.int64]:
-    """Return the integers of a grid that are nearest to real numbers, halves up, saturated at its ends.
+    """Round real numbers to the nearest integers of a grid, halves up, and saturate at its ends.
 
     Args:
-        values: real numbers.
-        grid: what they are rounded to.
+        values: real numbers, of any shape.
+        grid: the grid to round to.
     """
     numbers: NDArray[np.int64] = np.clip(np.floor(values / grid.scale + 0.5) + grid.zero, grid.low, grid.high).astype(
         np.int64
@@ -168,20 +168,20 @@ def on_grid(values: NDArray[np.float64], grid: Grid) -> NDArray[np.int64]:
 
 
 def integer_functions(encoder: Encoder, batches: Sequence[TokenBatch], ways: Ways) -> IntegerFunctions:
-    """Return the functions of a model in the ranges that they have on text.
+    """Return the integer functions of a model, with ranges from the calibration set.
 
     Args:
         encoder: the model.
-        batches: the text.
-        ways: which way computes which function.
+        batches: the calibration set.
+        ways: method for each function.
 
     Raises:
-        InputFileError: the text gives NaN or infinite values.
-        UsageError: too few texts, or a function that torch does not compute as a whole.
+        InputFileError: the calibration set gives NaN or infinite values.
+        UsageError: there are too few texts, or the model uses `gelu_new`, which is no single function in torch.
     """
     if encoder.activation == "gelu_new":
-        raise UsageError(f"{encoder.loaded.name}: `nonlinearity` trains through GELU and ReLU, and the model has "
-                         "another form of GELU. Train without it.")  # fmt: skip
+        raise UsageError(f"{encoder.loaded.name}: `nonlinearity` can train through GELU and ReLU, but the model uses "
+                         "another form of GELU (gelu_new). Train without it.")  # fmt: skip
     seen = observed(encoder, batches)
     gates = [block.intermediate for block in encoder.blocks]
     gates += [name for name, function in encoder.head if function == "gelu"]

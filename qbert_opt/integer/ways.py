@@ -1,4 +1,4 @@
-"""Which way computes which nonlinear function."""
+"""The method for each nonlinear function."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..runtime.plugins import available
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """Which way computes which nonlinear function: names of `nonlinearities`."""
+    """The method for each nonlinear function: names of files in `nonlinearities`, or of plug-ins."""
 
     softmax: str = "table"
     activation: str = "table"
@@ -21,14 +21,14 @@ BY_TABLE = Ways()
 
 
 def parse_ways(text: str, *others: str) -> Ways:
-    """Read `table`, or `softmax=poly,norm=shift`, where functions that are not named are computed by table.
+    """Parse `table`, or `softmax=poly,norm=shift`, where functions that are not named use `table`.
 
     Args:
-        text: one name of a way, or functions with theirs.
-        *others: words that the caller reads itself, for messages.
+        text: one method for all functions, or functions with their methods.
+        *others: words that the caller accepts besides, for messages.
 
     Raises:
-        UsageError: a function or way that does not exist.
+        UsageError: a function or a method does not exist.
     """
     functions = [part.name for part in fields(Ways)]
     legal = [*available("nonlinearities"), *others]
@@ -36,8 +36,8 @@ def parse_ways(text: str, *others: str) -> Ways:
     for part in text.split(",") if not chosen else ():
         function, _, name = part.strip().partition("=")
         if function not in functions or not name:
-            raise UsageError(f"`nonlinearity` {part!r}: legal: {', '.join(legal)}, or FUNCTION=WAY for the functions "
-                             f"{', '.join(functions)}.")  # fmt: skip
+            raise UsageError(f"`nonlinearity` {part!r}: legal: {', '.join(legal)}, or FUNCTION=METHOD for the "
+                             f"functions {', '.join(functions)}.")  # fmt: skip
         chosen[function] = name
     for function, name in chosen.items():
         if name not in available("nonlinearities"):

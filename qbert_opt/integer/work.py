@@ -1,18 +1,19 @@
-"""How much work nonlinear functions are in integers: elementary operations per element, counted from a program.
+"""The work of nonlinear functions in integers: elementary operations per element, counted from a program.
 
-Every operation of the program that a way builds counts; none is assumed to be fused with another. Per result:
+Every operation of the program that a method builds counts; none is assumed to be fused with another. Per result:
 
     add, subtract, maximum, minimum, floor shift, mask    1 addition (shifts and comparisons count as such)
     multiply                                              1 multiplication; 1 shift by plus or minus a power of two
     divide by a constant       1 multiplication and 1 shift; by a power of two 1 shift
-    remainder of a constant    that, 1 multiplication and 1 subtraction; of a power of two 1 mask
-    divide by a value          1 division; its remainder 1 multiplication and 1 subtraction more
-    requantize                 1 multiplication unless by 1; 2 to round unless the shift is 0; 2 limits; 1 for a zero
-    table                      1 read, 1 subtraction where its first entry is not that of 0
-    sum, greatest of a row     1 addition per element of the row
-    square root                1 division and 3 additions a step, 3 additions for its start
+    remainder by a constant    a division by it, 1 multiplication and 1 subtraction; by a power of two 1 mask
+    divide by a value          1 division; for the remainder 1 multiplication and 1 subtraction more
+    requantize                 1 multiplication unless by 1; 2 to round unless the shift is 0; 2 to saturate; 1 to add a
+                               zero point unless it is 0
+    table                      1 read; 1 subtraction unless its first entry is for 0
+    sum, maximum of a row      1 addition per element of the row
+    square root                1 division and 3 additions per step; 3 additions to find the start unless it is fixed
 
-What a row has once is shared out over its elements.
+Operations that occur once per row are divided by the number of its elements.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def softmax_work(way: str, tokens: int) -> IntegerWork:
     """Return the work of a softmax over rows of scores, per score.
 
     Args:
-        way: how exp is computed.
+        way: name of the method for exp.
         tokens: length of a row.
     """
     chosen = nonlinearity(way)
@@ -55,8 +56,8 @@ def activation_work(way: str, bits: int) -> IntegerWork:
     """Return the work of GELU, per element.
 
     Args:
-        way: how it is computed.
-        bits: of the result: 4, 8 or 16.
+        way: name of the method.
+        bits: bits of the result: 4, 8 or 16.
     """
     x = Value("x", ("batch", "tokens"), -(2**20), 2**20, USUAL_INPUT[1] / 2**20)
     to = Grid.spanning(SMALLEST_GELU, USUAL_INPUT[1], bits)
@@ -68,7 +69,7 @@ def norm_work(way: str, hidden: int) -> IntegerWork:
     """Return the work of a LayerNorm, per element.
 
     Args:
-        way: how the square root is computed.
+        way: name of the method for the square root.
         hidden: length of a row.
     """
     x = Value("x", ("batch", "tokens", hidden), -STREAM_TOP, STREAM_TOP, USUAL_INPUT[1] / STREAM_TOP)
@@ -77,12 +78,15 @@ def norm_work(way: str, hidden: int) -> IntegerWork:
 
 
 def program_work(program: Program, tokens: int, elements: int) -> IntegerWork:
-    """Count a program of element-by-element operations.
+    """Return the work of a program without matrix products, per element.
 
     Args:
-        program: without matrix products.
-        tokens: of a text.
-        elements: that its work is shared out over.
+        program: the program.
+        tokens: tokens of a text.
+        elements: number of elements that the counts are divided by.
+
+    Raises:
+        TypeError: the program has an operation that nonlinear functions do not use.
     """
     totals = np.zeros(4)
     for step in program.operations:
@@ -117,7 +121,7 @@ def _counts(step: Operation, program: Program) -> Counts:
             return 0, int(start != 0), 1, 0
         case SquareRoot(start=start, steps=steps):
             return 0, 3 * steps + 3 * (start is None), 0, steps
-    raise TypeError(f"{type(step).__name__} is no operation of a nonlinear function")
+    raise TypeError(f"{type(step).__name__} is not an operation of a nonlinear function")
 
 
 def _division(function: str, divisor: int | None) -> Counts:

@@ -1,1 +1,1 @@
-"""Programs as artifacts that run elsewhere, one kind per file."""
+"""Emitters, which write programs as files for other tools, one per file."""

@@ -1,13 +1,14 @@
 """C99 without dependencies: no malloc, no float, static memory, weights as arrays.
 
-    encoder.h          the entry, the limits, and what its integers stand for
+    encoder.h          the entry function, its limits, and what its integers stand for
     encoder.c          the encoder
     constants.h        declarations of the arrays
     constants_N.c      the arrays
     main.c             an example: token ids on standard input, one text per line
 
-Codes of up to 2 and up to 4 bits share bytes and are unpacked row by row; wider codes are int8. Values are stored in 8,
-16 or 32 bits as their proven intervals ask, and computed in 32; only the product inside a requantization has 64.
+Codes of up to 4 bits are packed in 2 or 4 bits and unpacked row by row; wider codes are int8. Values are stored in 8,
+16 or 32 bits, as their proven intervals require, and computed in 32; only the products inside a requantization and
+before the shift of a group have 64.
 """
 
 from __future__ import annotations
@@ -30,25 +31,26 @@ NUMBERS_PER_LINE = 32
 
 
 def check_usable() -> None:
-    """Writing C needs nothing."""
+    """Accept: writing C needs no further package."""
 
 
 def emit(program: Program, folder: Path, max_tokens: int) -> Emitted:
-    """Write the files; see the module.
+    """Write the files that the module's description lists.
 
     Args:
-        program: what to write.
-        folder: that receives them.
-        max_tokens: of the longest text, which sizes the static memory.
+        program: the program to write.
+        folder: an existing folder for the files.
+        max_tokens: tokens of the longest text, which determine the size of the static memory.
 
     Raises:
-        UsageError: the values of such a text have more elements than an int counts.
+        UsageError: the values of such a text have more elements than a C int counts, or an input or output has no legal
+            name in C.
     """
     memory = planned_memory(program, max_tokens)
     if max(memory.elements.values(), default=0) > INT32:
         raise UsageError(
-            f"`emit_tokens` {max_tokens}: the values of such a text take {memory.total_bytes:,} bytes, more than an "
-            "int of C counts. Give fewer."
+            f"`emit_tokens` {max_tokens}: the values of such a text take {memory.total_bytes:,} bytes, in more "
+            "elements than a C int counts. Give fewer tokens."
         )
     calls = Calls(program, memory, PREFIX)
     sums = max(calls.sums[0] * max_tokens, calls.sums[1])
@@ -123,7 +125,7 @@ def _header(program: Program, max_tokens: int, ram: int) -> str:
         axes = ["ENCODER_MAX_TOKENS" if axis == TOKENS else str(axis) for axis in values[name].shape[1:]]
         sizes.append(f"#define ENCODER_{argument(name).upper()}_NUMBERS ({' * '.join(axes)}) /* at most */")
     return "\n".join([
-        "/* An encoder in integers only: no floating point, no memory but what is static.", *meanings, " */",
+        "/* An integer-only encoder: no floating point, only static memory.", *meanings, " */",
         "#ifndef ENCODER_H", "#define ENCODER_H", "#include <stdint.h>", "",
         f"#define ENCODER_MAX_TOKENS {max_tokens}",
         f"#define ENCODER_RAM_BYTES {ram} /* static memory of encoder.c */", *sizes, "",

@@ -1,10 +1,11 @@
-"""ONNX of integer operators only, which ONNX Runtime executes to the same bits as the reference.
+"""An ONNX graph of integer operators only, whose results in ONNX Runtime equal the reference's bit for bit.
 
-    integer.onnx       token arrays int64, answers int32; scale and zero of each answer are in the model's metadata
+    integer.onnx       inputs int64, outputs int32; scale and zero point of each output are in the model's metadata
 
-No tensor is floating point. Values are int32; the product inside a requantization is int64. `BitShift` has unsigned
-types only, so a number is lifted above zero before a floor shift and lowered after it. 8-bit products run in
-`MatMulInteger` with both sides unsigned: ONNX Runtime's kernels for mixed signs saturate on some processors.
+No tensor is floating point. Values are int32; the products inside a requantization and before the shift of a group are
+int64. `BitShift` takes unsigned types only, so a constant makes a number positive before a floor shift and is
+subtracted after it. 8-bit products use `MatMulInteger` with both operands unsigned: ONNX Runtime's kernels for mixed
+signs saturate on some processors.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ OPSET, IR_VERSION = 18, 10
 
 
 def check_usable() -> None:
-    """Refuse without the package onnx.
+    """Check that the package onnx is installed.
 
     Raises:
         UsageError: it is not installed.
@@ -39,9 +40,9 @@ def emit(program: Program, folder: Path, max_tokens: int) -> Emitted:
     """Write the model.
 
     Args:
-        program: what to write.
-        folder: that receives `integer.onnx`.
-        max_tokens: the longest text, as the model's metadata states; the graph takes any length.
+        program: the program to write.
+        folder: an existing folder for `integer.onnx`.
+        max_tokens: tokens of the longest text; only stated in the model's metadata, the graph does not check it.
     """
     from onnx import save
 

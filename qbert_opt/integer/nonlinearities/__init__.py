@@ -1,1 +1,1 @@
-"""Ways to compute exp, GELU, tanh and the square root in integers, one per file."""
+"""Methods for exp, GELU, tanh and the square root in integers, one per file."""

@@ -1,4 +1,4 @@
-"""Second-order polynomials, I-BERT's (arXiv 2101.01321, equations 8 to 14).
+"""Second-order polynomials, as in I-BERT (arXiv 2101.01321, equations 8 to 14).
 
 exp: with `z = floor(x / ln 2)` and `p = -(x mod ln 2)`, `exp(-x) = 2**-z * (0.358 p**2 + 0.970 p + 1)`, computed as
 `a (p + b)**2 + c`, at most 1.9e-3 off, and 2.4e-3 in integers for scores up to 30. GELU: `x / 2 * (1 + L(x / sqrt 2))`
@@ -25,8 +25,8 @@ EXP_B = 0.96963238 / (2 * EXP_A)  # 1.353
 EXP_C = 1 - EXP_A * EXP_B**2  # 0.344: exp(0) is 1
 ERF_A, ERF_B = -0.2888, -1.769
 INPUT_BITS = 15
-SMALLEST_LARGEST = 2.0  # of an input: finer units would make the squares of the polynomial overflow
-NO_LARGER = 6.0  # GELU(-6) is 6e-9: inputs below may saturate
+SMALLEST_LARGEST = 2.0  # the grid of inputs reaches at least this: finer units would make squares overflow
+NO_LARGER = 6.0  # GELU(-6) is -6e-9, so inputs below -6 may saturate
 FINEST_SCORES = 2.0**-13
 COARSEST_SCORES = math.log(2) / 8
 Exponential = Callable[[Builder, str, Value], Value]
@@ -59,9 +59,9 @@ def tanh(builder: Builder, name: str, exponential_of: Exponential, q: Value, to:
     """Return `sgn(q) (1 - e) / (1 + e)` with `e = exp(-2 |q|)`, on another grid.
 
     Args:
-        builder: of the program.
-        name: of the result.
-        exponential_of: adds `exp(-n unit)` for values n from 0, on the scale `1 / EXP_ONE`.
+        builder: builder of the program.
+        name: name of the result.
+        exponential_of: adds `exp(-n unit)` for integers n of at least 0, on the scale `1 / EXP_ONE`.
         q: the input.
         to: grid of the result.
     """
@@ -76,7 +76,7 @@ def tanh(builder: Builder, name: str, exponential_of: Exponential, q: Value, to:
 
 
 def score_grid(largest: float) -> Grid:
-    """All 16 bits for the calibrated scores, in units of at least `FINEST_SCORES`."""
+    """Return a grid whose 16 bits the calibrated scores use fully, unless its unit would be below `FINEST_SCORES`."""
     return Grid(max(largest / SCORE_TOP, FINEST_SCORES), -SCORE_TOP, SCORE_TOP)
 
 
@@ -84,7 +84,7 @@ def exponential(builder: Builder, name: str, below: Value) -> Value:
     """Evaluate the polynomial on the remainder and shift by the quotient.
 
     Raises:
-        UsageError: a unit of the scores is too coarse for the polynomial.
+        UsageError: the unit of the scores is too coarse for the polynomial.
     """
     unit = float(builder.scale_of(below))
     if unit > COARSEST_SCORES:
@@ -103,5 +103,5 @@ def exponential(builder: Builder, name: str, below: Value) -> Value:
 
 
 def square_root(builder: Builder, name: str, a: Value) -> Value:
-    """Newton's iteration from the power of two above the root: five steps give the exact floor."""
+    """Iterate Newton's method from the power of two above the root: five steps give the exact floor."""
     return builder.emit(SquareRoot, name, a.shape, a=a.name, start=None, steps=NEWTON_STEPS)

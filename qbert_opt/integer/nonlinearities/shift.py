@@ -1,8 +1,8 @@
-"""Shifts and additions, I-ViT's (arXiv 2207.01405, Shiftmax, ShiftGELU and its square root).
+"""Shifts and additions, as in I-ViT (arXiv 2207.01405: Shiftmax, ShiftGELU and the square root).
 
 exp: `exp(-x) = 2**-t` with `t = x log2(e)`, about `x + x / 2 - x / 16`, and `2**-(z + r) = 2**-z (1 - r / 2)`: at most
-4.4e-2 off. GELU: `x sigmoid(1.6875 x)`, `1.6875 x = x + x / 2 + x / 8 + x / 16`, at most 2.6e-2 off. A unit is a power
-of two, so that no step but the product `x sigmoid` and one division per element multiplies or divides.
+4.4e-2 off. GELU: `x sigmoid(1.6875 x)`, `1.6875 x = x + x / 2 + x / 8 + x / 16`, at most 2.6e-2 off. Units are powers
+of two, so apart from requantizations GELU needs only one multiplication, by the sigmoid, and the sigmoid one division.
 
 The published ShiftGELU subtracts the greatest input of the row before each exp. Here exp is only taken of
 `-|1.6875 x|`, which is never positive, so a result does not depend on its neighbours.
@@ -43,15 +43,15 @@ def activation(
 
 
 def score_grid(largest: float) -> Grid:
-    """The finest power of two on which 16 bits hold the calibrated scores."""
+    """Return the grid of 16 bits for the calibrated scores, in units of the least power of two that holds them."""
     return _grid(largest, SCORE_TOP)
 
 
 def exponential(builder: Builder, name: str, below: Value) -> Value:
-    """Split `x log2(e)` into whole halvings and a rest, both by shifting."""
+    """Split `x log2(e)` into an integer, the number of halvings, and a fraction, both by shifting."""
     bits = -round(math.log2(float(builder.scale_of(below))))
     binary = _sum_of_shifts(builder, f"{name}.binary", below, (1,), minus=4)
-    binary = builder.binary("maximum", f"{name}.positive", binary, 0)  # it is; the interval analysis cannot know
+    binary = builder.binary("maximum", f"{name}.positive", binary, 0)  # it is, but the interval analysis cannot know
     whole = builder.shift(f"{name}.whole", binary, bits)
     rest = builder.binary("remainder", f"{name}.rest", binary, 1 << bits)
     line = builder.binary("subtract", f"{name}.line", 2 << bits, rest)
@@ -61,7 +61,7 @@ def exponential(builder: Builder, name: str, below: Value) -> Value:
 
 
 def square_root(builder: Builder, name: str, a: Value) -> Value:
-    """Ten Newton steps from 2**16 for every number, however small."""
+    """Take ten Newton steps from 2**16, whatever the number."""
     return builder.emit(SquareRoot, name, a.shape, a=a.name, start=SQUARE_ROOT_START, steps=SQUARE_ROOT_STEPS)
 
 
@@ -74,7 +74,7 @@ def _grid(largest: float, top: int) -> Grid:
 
 
 def _sum_of_shifts(builder: Builder, name: str, x: Value, plus: tuple[int, ...], minus: int | None = None) -> Value:
-    """Return x plus its quotients by powers of two, less one of them, each rounded down."""
+    """Return x plus `x / 2**by` for each `by` in `plus`, less `x / 2**minus`, each quotient rounded down."""
     total = x
     for by in plus:
         part = builder.shift(f"{name}.{by}", x, by)

@@ -1,8 +1,8 @@
-"""Tables: 256 entries for a function of 8 bits, two tables of 256 for exp and for functions of 16 bits.
+"""Tables: one of 256 entries for a function of 8 bits, two of 256 entries for exp and for a function of 16 bits.
 
-The only error of an 8-bit function is the rounding of its input and output. A 16-bit function is interpolated between
-256 points. `exp(-n u)` for n of 16 bits is the product of two entries, `exp(-256 (n >> 8) u)` and `exp(-(n & 255) u)`,
-of 15 bits each.
+The only error of an 8-bit function is the rounding of its input and output. A 16-bit function is interpolated linearly
+in 256 intervals. `exp(-n u)` for n of 16 bits is the product of two entries of 15 bits, `exp(-256 (n >> 8) u)` and
+`exp(-(n & 255) u)`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SPAN_POINTS = 4096
 def activation(
     builder: Builder, name: str, function: Activation, x: Value, span: tuple[float, float], to: Grid
 ) -> Value:
-    """Look the function up by 8 bits of x, or interpolate it on 16 bits where the result has 16."""
+    """Look the function up by 8 bits of x, or interpolate it by 16 bits of x if the result has 16."""
     bits = 8 if to.high - to.low < ENTRIES else 16
     grid = Grid.spanning(*useful_span(function, span, to), bits)
     index = builder.requantize(f"{name}.input", x, grid)
@@ -35,8 +35,8 @@ def useful_span(function: Activation, span: tuple[float, float], to: Grid) -> tu
     """Return the part of a span outside which the rounded result no longer changes.
 
     Args:
-        function: which one.
-        span: of its input.
+        function: name of the function.
+        span: least and greatest input.
         to: grid of the result.
     """
     points = np.linspace(*span, SPAN_POINTS)
@@ -48,12 +48,12 @@ def useful_span(function: Activation, span: tuple[float, float], to: Grid) -> tu
 
 
 def score_grid(largest: float) -> Grid:
-    """All 16 bits for the calibrated scores."""
+    """Return a grid whose 16 bits the calibrated scores use fully."""
     return Grid(largest / SCORE_TOP, -SCORE_TOP, SCORE_TOP)
 
 
 def exponential(builder: Builder, name: str, below: Value) -> Value:
-    """Multiply two entries."""
+    """Multiply two table entries, for the high and the low 8 bits."""
     unit = float(builder.scale_of(below))
     high = builder.shift(f"{name}.high", below, 8)
     low = builder.binary("remainder", f"{name}.low", below, ENTRIES)
@@ -64,7 +64,7 @@ def exponential(builder: Builder, name: str, below: Value) -> Value:
 
 
 def square_root(builder: Builder, name: str, a: Value) -> Value:
-    """Newton's iteration to the exact floor: no table of a 32-bit number is small."""
+    """Iterate Newton's method to the exact floor: a table for 32-bit numbers would not be small."""
     return builder.emit(SquareRoot, name, a.shape, a=a.name, start=None, steps=NEWTON_STEPS)
 
 

@@ -255,7 +255,7 @@ def test_an_operation_that_is_not_known_is_never_skipped(visit, tmp_path):
 
     x = Value("x", ("batch", "tokens"), 0, 9, 1.0)
     step = Unknown(Value("y", x.shape, 0, 9, 1.0))
-    with pytest.raises(TypeError, match="Unknown is no operation of a program"):
+    with pytest.raises(TypeError, match="Unknown is not an operation of a program"):
         visit(Program((x,), (step,), {}, (Output("y", "y"),), 1), tmp_path)
 
 

@@ -30,7 +30,11 @@ def test_every_shape_of_every_family_follows(family_folder):
         (Reduce, {"shape": ("batch", "tokens", 2)}, "states the shape batch x tokens x 2, but is batch x tokens x 1"),
         (Linear, {"shape": ("batch", "tokens", 31)}, "states the shape batch x tokens x 31"),
         (MatMul, {"shape": ("batch", 1, "tokens", "tokens")}, "states the shape batch x 1 x tokens x tokens"),
-        (Rearrange, {"shape": ("batch", 3, "tokens", 8)}, "makes batch x 3 x tokens x 8 of batch x tokens x 32"),
+        (
+            Rearrange,
+            {"shape": ("batch", 3, "tokens", 8)},
+            "cannot rearrange batch x tokens x 32 to batch x 3 x tokens x 8",
+        ),
         (Reduce, {"a": "input_ids"}, "states the shape"),
         (Mask, {"mask": "input_ids"}, "masks"),
         (Mask, {"a": "input_ids"}, "states the shape"),
@@ -64,5 +68,5 @@ def test_small_programs():
     check_shapes(packed)
     for name in ("k", "bias", "factors"):
         constants = packed.constants | {name: np.ones((5, 2), np.int32)}
-        with pytest.raises(ValueError, match=r"factors of 5 x 2|another bias"):
+        with pytest.raises(ValueError, match=r"factors of 5 x 2|a bias of another length"):
             check_shapes(replace(packed, constants=constants))

@@ -101,7 +101,7 @@ def test_a_program_that_was_tampered_with_is_refused(written, tmp_path):
     assert "Binary has no shfit" in refusal()
     del narrowed["shfit"]
     narrowed["a"] = "nothing"
-    assert "nowhere before it" in refusal()
+    assert "not defined before it" in refusal()
     narrowed["kind"] = "Explode"
     assert "no operation is called 'Explode'" in refusal()
 
@@ -109,7 +109,7 @@ def test_a_program_that_was_tampered_with_is_refused(written, tmp_path):
 @pytest.mark.parametrize(("arguments", "message"), [
     (("--nonlinearity", "magic"), "--nonlinearity magic: legal: poly, shift, table, auto."),
     (("--nonlinearity", ""), "--nonlinearity '': is empty. Give a value, or leave --nonlinearity out."),
-    (("--nonlinearity", "gelu=poly"), "legal: poly, shift, table, auto, or FUNCTION=WAY"),
+    (("--nonlinearity", "gelu=poly"), "legal: poly, shift, table, auto, or FUNCTION=METHOD"),
     (("--nonlinearity", "auto"), "--nonlinearity auto: needs --device"),
     (("--device", "car-soc"), "--device: belongs to --nonlinearity auto"),
     (("--calibration-samples", "3"), "--data: 3 texts are too few to fix ranges. Give at least 8."),

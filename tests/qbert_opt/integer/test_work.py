@@ -86,5 +86,5 @@ def test_a_matrix_product_is_no_function():
     b = Builder((Value("x", ("batch", "tokens", 4), 0, 9, 1.0),), TOKENS)
     b.constants["w"] = np.ones((2, 4), np.int8)
     b.emit(Linear, "y", ("batch", "tokens", 2), x="x", weights="w")
-    with pytest.raises(TypeError, match="Linear is no operation of a nonlinear function"):
+    with pytest.raises(TypeError, match="Linear is not an operation of a nonlinear function"):
         program_work(b.finish((Output("y", "y"),)), TOKENS, TOKENS)
