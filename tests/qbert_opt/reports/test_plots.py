@@ -124,7 +124,7 @@ def test_losses_have_their_standard_error(found):
 
 
 def test_a_surface_has_a_dot_for_each_plan(reference, car_soc):
-    found = trade_off(PlanningTask(reference, Limits(), device=car_soc), ("bytes", "energy"), points=4)
+    found = trade_off(PlanningTask(reference, Limits(), device=car_soc), ("bytes", "energy"), points=6)
     dots, squares = surface.draw(found).axes[0].collections
     assert len(dots.get_offsets()) == len(found.points)
     assert len(squares.get_offsets()) == len(found.uniform)

@@ -204,7 +204,7 @@ def test_steps_after_a_failed_one_are_not_tried(dask_client, tmp_path):
 @pytest.mark.slow
 def test_a_worker_that_is_killed_costs_only_what_it_had_not_kept(sweep_file, tmp_path, data_file):
     """SIGKILL while it scores, with all of its memory: the sweep goes on by itself and states what was lost."""
-    path = sweep_file(bits="2,3,4,8", scoring_samples=60, calibration_samples=60, budgets=["4bit"])
+    path = sweep_file(bits="2,3,4,8", scoring_samples=40, calibration_samples=40, budgets=["4bit"])
     out = tmp_path / "out"
     words = ("-m", "qbert_opt", "sweep", path, "-o", out, "--workers", "1", "--json", "--quiet")
     process = subprocess.Popen([sys.executable, *map(str, words)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
