@@ -234,7 +234,7 @@ def test_from_scores_to_a_model_that_rounds_to_16_levels(cli, tiny_folder, data_
     run = cli("evaluate", again, "--data", data_file, "--reference", tiny_folder)
     assert run.code == 0, run.err
     run = cli("integer", out, "--data", data_file, "-o", tmp_path / "program", "-q")
-    wanted = "per token" if ranges == "token" else "its inputs have 4 bits; integer programs have inputs of 8 or 16"
+    wanted = "per token" if ranges == "token" else "inputs have 4 bits; integer programs take 8 or 16"
     assert run.code == 2 and wanted in run.complaint and "--activation-bits 8,16" in run.complaint
     written = json.loads(plan.read_text())
     written["activations"][0]["bits"] = 5
