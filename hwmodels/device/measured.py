@@ -21,7 +21,15 @@ MISSED = 1.25  # a held-out model may be this much faster or slower than predict
 
 @dataclass(frozen=True, slots=True)
 class MeasuredMemory:
-    """Size, bandwidth and latency of one memory level; the last one is DRAM."""
+    """One memory level as measured; the last one is DRAM.
+
+    Attributes:
+        id: name of the level.
+        size_bytes: capacity.
+        read_bytes_per_s: bandwidth of reading.
+        latency_s: of one access.
+        usable: share of the size that a model may fill.
+    """
 
     id: str
     size_bytes: int
@@ -32,7 +40,15 @@ class MeasuredMemory:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredGrid:
-    """Work per second (products or elements) at every combination of rows, inputs and outputs, outputs fastest."""
+    """Work per second at every combination of three sizes.
+
+    Attributes:
+        rows: rows m of the input.
+        inputs: columns k of the input.
+        outputs: columns n of the output.
+        per_s: products or elements per second, `[rows, inputs, outputs]` flattened, outputs fastest.
+        launch_s: overhead of one operation; None where it is that of all operations.
+    """
 
     rows: tuple[int, ...]
     inputs: tuple[int, ...]

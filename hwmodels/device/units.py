@@ -177,6 +177,9 @@ def parse_bytes(text: object) -> int:
 def format_bytes(size_bytes: float) -> str:
     """Write a size with the decimal prefix that suits it: `format_bytes(25e6)` is `25.00 MB`.
 
+    Args:
+        size_bytes: the size, in bytes.
+
     >>> format_bytes(25_000_000)
     '25.00 MB'
     """
@@ -184,12 +187,19 @@ def format_bytes(size_bytes: float) -> str:
 
 
 def format_bandwidth(bytes_per_s: float) -> str:
-    """Write a bandwidth: `format_bandwidth(17.064e9)` is `17.06 GB/s`."""
+    """Write a bandwidth with the decimal prefix that suits it: `format_bandwidth(17.064e9)` is `17.06 GB/s`.
+
+    Args:
+        bytes_per_s: the bandwidth, in bytes per second.
+    """
     return format_bytes(bytes_per_s) + "/s"
 
 
 def format_seconds(time_s: float) -> str:
-    """Write a time with the prefix that suits it.
+    """Write a time with the prefix that suits it, from seconds to nanoseconds.
+
+    Args:
+        time_s: the time, in seconds.
 
     >>> format_seconds(0.01586)
     '15.86 ms'
@@ -198,12 +208,20 @@ def format_seconds(time_s: float) -> str:
 
 
 def format_joules(energy_j: float) -> str:
-    """Write an energy: `format_joules(0.0123)` is `12.30 mJ`."""
+    """Write an energy with the prefix that suits it, from joules to picojoules: `format_joules(0.0123)` is `12.30 mJ`.
+
+    Args:
+        energy_j: the energy, in joules.
+    """
     return _prefixed(energy_j, "J", (("", 1), ("m", 1e-3), ("u", 1e-6), ("n", 1e-9), ("p", 1e-12)))
 
 
 def format_watts(power_w: float) -> str:
-    """Write a power: `format_watts(2.5)` is `2.50 W`."""
+    """Write a power with the prefix that suits it, from kilowatts to microwatts: `format_watts(2.5)` is `2.50 W`.
+
+    Args:
+        power_w: the power, in watts.
+    """
     return _prefixed(power_w, "W", (("k", 1e3), ("", 1), ("m", 1e-3), ("u", 1e-6)))
 
 

@@ -25,7 +25,15 @@ _MOMENTS = 8  # beginnings of live ranges that are filed together
 
 @dataclass(frozen=True, slots=True)
 class LiveTensor:
-    """One activation tensor in the arena: bytes at an offset, live from step `start` to step `stop` inclusive."""
+    """One activation tensor in the arena, live from `start` to `stop`, both included.
+
+    Attributes:
+        name: of the tensor.
+        size_bytes: its size.
+        start: when it is written: a step of the order of execution, or seconds in a schedule on several units.
+        stop: when it is last read, likewise.
+        offset_bytes: where it begins in the arena.
+    """
 
     name: str
     size_bytes: int

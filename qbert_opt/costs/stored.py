@@ -21,7 +21,12 @@ WITHOUT_OFFSET: tuple[Form, ...] = ("symmetric", "signed")
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """How one matrix or table is stored, and whether it stays on chip between inferences."""
+    """How one matrix or table is stored.
+
+    Attributes:
+        choice: bits, grouping, form and quantizer.
+        resident: whether it stays on chip between inferences.
+    """
 
     choice: Choice
     resident: bool = False

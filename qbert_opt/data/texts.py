@@ -95,7 +95,14 @@ class LabeledTexts:
         return digest.hexdigest()
 
     def take(self, indices: Sequence[int]) -> LabeledTexts:
-        """Return the samples at `indices`, in that order."""
+        """Return some of the samples; `whole_labels` keeps the labels of all of them.
+
+        Args:
+            indices: numbers of the samples, in the order of the result.
+
+        Raises:
+            IndexError: there is no such sample.
+        """
         labels = tuple(self.labels[i] for i in indices) if self.labels else None
         whole = self.labels if self.whole_labels is None else self.whole_labels
         return LabeledTexts(self.name, tuple(self.texts[i] for i in indices), labels, whole)

@@ -23,7 +23,13 @@ Text = str | tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """The most likely label of a text with its probability, and the probabilities of all labels."""
+    """The most likely label of a text with its probability, and the probabilities of all labels.
+
+    Attributes:
+        label: the most likely label.
+        probability: its probability, the softmax of the logits.
+        probabilities: the probability of every label; they add up to 1.
+    """
 
     label: str
     probability: float
@@ -58,11 +64,26 @@ class Predictor:
             self._open_exported(Path(folder), engine, threads)
 
     def __call__(self, text: str, pair: str | None = None) -> Prediction:
-        """Predict the label of one text, or of one pair of texts."""
+        """Predict the label of one text, or of one pair of texts.
+
+        Args:
+            text: the text, or the first text of a pair.
+            pair: the second text of a pair.
+
+        Raises:
+            UsageError: a text is empty, or the model is no classifier of texts.
+        """
         return self.predict([text if pair is None else (text, pair)])[0]
 
     def predict(self, texts: Sequence[Text], *, batch_size: int = 16) -> list[Prediction]:
         """Predict the labels of several texts.
+
+        Args:
+            texts: at least one text, or tuple of one or two texts; all of the same number.
+            batch_size: texts that run in one batch, padded to the longest of them.
+
+        Returns:
+            One prediction for each text, in their order.
 
         Raises:
             UsageError: a text is empty, or the model is no classifier of texts.
@@ -82,7 +103,14 @@ class Predictor:
         return predictions
 
     def logits(self, texts: Sequence[Text], *, batch_size: int = 16) -> NDArray[np.float32]:
-        """Return the logits of texts, float32 `[N, C]`, in their order.
+        """Run the model on several texts.
+
+        Args:
+            texts: at least one text, or tuple of one or two texts; all of the same number.
+            batch_size: texts that run in one batch, padded to the longest of them.
+
+        Returns:
+            The logits of the texts, float32 `[N, C]`, in their order.
 
         Raises:
             UsageError: a text is empty.
@@ -91,7 +119,14 @@ class Predictor:
         return np.concatenate([outputs["logits"] for _, outputs in self._runs(texts, batch_size)])
 
     def embed(self, texts: Sequence[str], *, batch_size: int = 16) -> NDArray[np.float32]:
-        """Return the vectors of texts, float32 `[N, columns]`, in their order: pooled, and normalized if the model is.
+        """Return the vectors of texts: pooled, and normalized if the model is.
+
+        Args:
+            texts: at least one text; the model's prompt is put before each.
+            batch_size: texts that run in one batch, padded to the longest of them.
+
+        Returns:
+            The vectors, float32 `[N, columns]`, in the order of the texts.
 
         Raises:
             UsageError: a text is empty, or the model is no encoder of texts.
@@ -112,6 +147,13 @@ class Predictor:
 
     def similarities(self, pairs: Sequence[tuple[str, str]], *, batch_size: int = 16) -> list[float]:
         """Return the cosine of the two texts of each pair; a text that occurs more than once is embedded once.
+
+        Args:
+            pairs: at least one pair of texts.
+            batch_size: texts that run in one batch, padded to the longest of them.
+
+        Returns:
+            The cosines, from -1 to 1, in the order of the pairs.
 
         Raises:
             UsageError: a text is empty, or the model is no encoder of texts.
@@ -135,7 +177,14 @@ class Predictor:
             yield inputs, self.session.run(inputs)
 
     def encode(self, texts: Sequence[tuple[str, ...]]) -> dict[str, NDArray[np.int64]]:
-        """Return the token arrays of a batch, int64 `[B, T]` by name."""
+        """Tokenize a batch as the model expects it: padded to its longest text, cut at `max_tokens`.
+
+        Args:
+            texts: tuples of one text, or of the two texts of a pair.
+
+        Returns:
+            The model's inputs by name, int64 `[B, T]` each.
+        """
         columns = [list(column) for column in zip(*texts, strict=True)]
         encoded = self._tokenizer(
             *columns, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="np"

@@ -55,6 +55,9 @@ def legal_bits(form: Form) -> tuple[int, ...]:
 def zero_dtype(form: Form) -> Literal["float16", "integer", "none"]:
     """Return how a range of a form stores what stands for zero.
 
+    Args:
+        form: of the ranges.
+
     >>> zero_dtype("zero-point")
     'integer'
     """

@@ -29,6 +29,9 @@ class QualityLimits:
         """Return the limits for each of several attempts, so that all of them together have this confidence.
 
         The chance of a wrong proof is at most the sum of the attempts' (Bonferroni).
+
+        Args:
+            attempts: their largest number, at least 1.
         """
         return replace(self, confidence=1 - (1 - self.confidence) / attempts, attempts=attempts)
 

@@ -26,7 +26,14 @@ def tie_cutoff(program: Program, cost: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class SearchLimits:
-    """How long to search and how small the gap must become."""
+    """How long to search and how small the gap must become.
+
+    Attributes:
+        relative_gap: the search may stop at this proven gap.
+        seed: of the engine's random decisions.
+        deadline: when to stop, in seconds on the clock of `time.perf_counter`.
+        most_nodes: of the tree of `milp`: an effort that does not depend on the machine; None is no limit.
+    """
 
     relative_gap: float = 1e-6
     seed: int = 0
