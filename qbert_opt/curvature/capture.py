@@ -36,7 +36,11 @@ class Call:
     factor: float = 1.0
 
     def gradient(self, raw: torch.Tensor | None) -> torch.Tensor:
-        """Return the gradient before `factor`, `[B, T, rows]`; zero for None, if nothing depends on the output."""
+        """Return the gradient before `factor`, `[B, T, rows]`.
+
+        Args:
+            raw: the gradient at the module's output, shaped as the output; None, if nothing depends on it, gives zeros.
+        """
         gradient = self.inputs.new_zeros(self.shape) if raw is None else raw
         gradient = gradient if self.factor == 1.0 else gradient * self.factor
         return gradient.transpose(1, 2) if self.channels_first else gradient
@@ -114,7 +118,12 @@ def _named(model: nn.Module, modules: Sequence[str]) -> list[tuple[str, nn.Modul
 
 
 def is_per_sample(tensor: torch.Tensor, mask: torch.Tensor) -> bool:
-    """Return whether the rows of `[..., d]` belong to samples; relative positions, for example, belong to the batch."""
+    """Return whether the rows of a tensor belong to samples; relative positions, for example, belong to the batch.
+
+    Args:
+        tensor: `[..., d]`.
+        mask: bool `[B, T]`, True at real tokens.
+    """
     return _is_per_token(tensor, mask) or len(tensor) == len(mask)
 
 
@@ -131,13 +140,23 @@ def sample_rows(tensor: torch.Tensor, mask: torch.Tensor) -> list[torch.Tensor]:
 
 
 def real_tokens(tensor: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Remove padding: `[B, T, d]` or `[B * T, d]` with mask `[B, T]` becomes `[real tokens, d]`; a view without any."""
+    """Remove padding: the result is `[real tokens, d]`; a view if there is none to remove.
+
+    Args:
+        tensor: `[B, T, d]` or `[B * T, d]`; of any other `[..., d]` all rows are kept.
+        mask: bool `[B, T]`, True at real tokens.
+    """
     rows = tensor.reshape(-1, tensor.shape[-1])
     return rows[mask.flatten()] if _is_per_token(tensor, mask) and not bool(mask.all()) else rows
 
 
 def finite_tokens(name: str, inputs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Return the real tokens of a module's input, see `real_tokens`.
+
+    Args:
+        name: of the module, for the message.
+        inputs: its input.
+        mask: bool `[B, T]`, True at real tokens.
 
     Raises:
         InputFileError: one is NaN or infinite; names the module.

@@ -58,34 +58,64 @@ class FactorPlan:
     weights: tuple[float, ...] | None = None
 
     def count(self, head: Head, sample: int) -> int:
-        """Number of back-propagations of one sample."""
+        """Return the number of back-propagations of one sample.
+
+        Args:
+            head: how the outputs are read.
+            sample: its number.
+        """
         exact = exact_factors(head)
         if exact is None:
             return self.draws if isinstance(self.draws, int) else self.draws[sample]
         return 1 if self.draws_one(sample) and draws_columns(head) else exact
 
     def most(self, head: Head) -> int:
-        """Largest number of back-propagations of any sample."""
+        """Return the largest number of back-propagations of any sample.
+
+        Args:
+            head: how the outputs are read.
+        """
         return exact_factors(head) or (self.draws if isinstance(self.draws, int) else max(self.draws))
 
     def batched(self, head: Head, batches: Sequence[TokenBatch]) -> Sequence[TokenBatch]:
-        """Regroup samples so that those of a batch have the same number of back-propagations."""
+        """Regroup samples so that those of a batch have the same number of back-propagations.
+
+        Args:
+            head: how the outputs are read.
+            batches: of tokenized texts.
+        """
         if self.carrying is None and isinstance(self.draws, int):
             return batches
         return apart(batches, lambda sample: -self.count(head, sample))
 
     def mean_count(self, head: Head, samples: Sequence[int]) -> float:
-        """Mean number of back-propagations of some samples."""
+        """Return the mean number of back-propagations of some samples.
+
+        Args:
+            head: how the outputs are read.
+            samples: their numbers, at least one.
+        """
         return sum(self.count(head, sample) for sample in samples) / len(samples)
 
     def roots(self, outputs: Outputs) -> torch.Tensor | float:
-        """The square root of the weight of each row's sample, `[rows, 1]`, by which its columns are multiplied."""
+        """Return the square root of the weight of each row's sample, by which its columns are multiplied.
+
+        Args:
+            outputs: of the model, which say to which sample each row belongs.
+
+        Returns:
+            `[rows, 1]`, or 1 if no sample is weighted.
+        """
         if self.weights is None:
             return 1.0
         return outputs.values.new_tensor(self.weights)[outputs.samples].sqrt()[:, None]
 
     def draws_one(self, sample: int) -> bool:
-        """Whether one sampled column replaces all columns of this sample."""
+        """Return whether one sampled column replaces all columns of this sample.
+
+        Args:
+            sample: its number.
+        """
         return self.carrying is not None and sample not in self.carrying
 
 
@@ -107,6 +137,10 @@ def sharpening(logits: torch.Tensor, temperature: float) -> torch.Tensor:
 
     Both span the same space. With A, one set of back-propagations gives the quadratic form of KL itself in addition to
     the softened one. Directions whose softened curvature is below rounding error are left out.
+
+    Args:
+        logits: `[N, C]`.
+        temperature: of the softmax.
     """
     roots, vectors = hessian_roots(logits, temperature)
     sharp_roots, sharp_vectors = hessian_roots(logits, 1.0)
@@ -116,13 +150,26 @@ def sharpening(logits: torch.Tensor, temperature: float) -> torch.Tensor:
 
 
 def shares_of(power: torch.Tensor) -> torch.Tensor:
-    """Each row divided by its sum; equal shares for a row of zeros."""
+    """Return each row divided by its sum; equal shares for a row of zeros.
+
+    Args:
+        power: not negative, `[N, F]`.
+    """
     total = power.sum(1, keepdim=True)
     return torch.where(total > 0, power / total, 1 / power.shape[1])
 
 
 def hessian_roots(logits: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Square roots of all but the smallest eigenvalue of the output Hessian, `[N, C - 1]`, and their eigenvectors."""
+    """Factor the output Hessian `diag(p) - p pᵀ` for p = softmax(logits / temperature), in float64.
+
+    Args:
+        logits: `[N, C]`.
+        temperature: of the softmax.
+
+    Returns:
+        Square roots of all but the smallest eigenvalue, ascending, `[N, C - 1]`, and their eigenvectors,
+        `[N, C, C - 1]`.
+    """
     p = (logits.detach().double() / temperature).softmax(-1)
     hessian = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
     values, vectors = torch.linalg.eigh(hessian)
@@ -130,7 +177,11 @@ def hessian_roots(logits: torch.Tensor, temperature: float) -> tuple[torch.Tenso
 
 
 def draws_columns(head: Head) -> bool:
-    """Whether there are several columns to sample from; two classes have only one."""
+    """Return whether there are several columns to sample from; two classes have only one.
+
+    Args:
+        head: how the outputs are read.
+    """
     return head.spec.classifies and (exact_factors(head) or 0) > 1
 
 
@@ -230,7 +281,11 @@ def _cotangents(head: Head, outputs: Outputs, plan: FactorPlan) -> Iterator[torc
 
 
 def exact_factors(head: Head) -> int | None:
-    """Return the number of columns of B, or None if random sign sums replace them."""
+    """Return the number of columns of B, or None if random sign sums replace them.
+
+    Args:
+        head: how the outputs are read.
+    """
     columns = head.spec.exact_columns(head.columns)
     return columns if 0 < columns <= MAX_EXACT_FACTORS else None
 

@@ -66,7 +66,11 @@ class SampleFactors:
         return out
 
     def held(self, hold: Hold) -> SampleFactors:
-        """Return the same factors in what `hold` returns for a tensor."""
+        """Return the same factors in what `hold` returns for a tensor.
+
+        Args:
+            hold: a function that keeps a tensor elsewhere, for example on disk, and returns where it lies as a tensor.
+        """
         return replace(self, inputs=hold(self.inputs), gradients=hold(self.gradients))
 
     @property

@@ -17,7 +17,12 @@ from .factors import SampleFactors
 
 @dataclass(frozen=True, slots=True)
 class Curvature:
-    """A value with its standard error over samples."""
+    """A value with its standard error over samples.
+
+    Attributes:
+        value: the mean over samples, or the eigenvalue.
+        std_error: its standard error.
+    """
 
     value: float
     std_error: float
@@ -57,7 +62,11 @@ def top_eigenvalue(gram: torch.Tensor, num_samples: int) -> Curvature:
 
 
 def trace(squared: torch.Tensor) -> Curvature:
-    """Return the trace of the Gauss-Newton matrix from Σ_f ‖J_nf‖² of each sample, float64 `[N]`."""
+    """Return the trace of the Gauss-Newton matrix, with its standard error over samples.
+
+    Args:
+        squared: Σ_f ‖J_nf‖² of each sample, float64 `[N]`; see `squared_norms`.
+    """
     return Curvature(float(squared.mean()), float(squared.std()) / len(squared) ** 0.5)
 
 
@@ -65,6 +74,9 @@ def squared_norms(samples: Sequence[SampleFactors]) -> torch.Tensor:
     """Return Σ_f ‖J_nf‖² of each sample, float64 `[N]`, without forming gradients.
 
     ‖Σ_t g_t a_tᵀ‖² = Σ_{t,s} (g_t · g_s)(a_t · a_s), cheap for short texts.
+
+    Args:
+        samples: factors of one matrix for N samples.
     """
     return torch.stack(
         [

@@ -57,7 +57,14 @@ class HessianOperator(LinearOperator):  # type: ignore[misc]  # scipy has no typ
         self._kept = [self.gradient(batch) for batch in self._batches] if keep_graphs else None
 
     def gradient(self, batch: TokenBatch) -> tuple[torch.Tensor, ...]:
-        """Gradient of the summed loss of one batch, in the graph; zero where the loss ignores a parameter."""
+        """Return the gradient of the summed loss of one batch, in the graph; zero where the loss ignores a parameter.
+
+        Args:
+            batch: samples of the loss.
+
+        Returns:
+            A tensor for each parameter, of its shape.
+        """
         return torch.autograd.grad(
             self._loss.summed(batch), self._parameters, create_graph=True, materialize_grads=True
         )
@@ -71,7 +78,11 @@ class HessianOperator(LinearOperator):  # type: ignore[misc]  # scipy has no typ
         return total / max(1, sum(self.batch_rows))
 
     def products(self, vector: NDArray[np.float64]) -> Iterator[torch.Tensor]:
-        """Yield H_b v for each batch's mean loss, float tensors `[P]`."""
+        """Yield H_b v for each batch's mean loss, in the type of the parameters, `[P]`.
+
+        Args:
+            vector: v, float64 `[P]`.
+        """
         first = self._parameters[0]
         direction = torch.from_numpy(np.ascontiguousarray(vector.reshape(-1))).to(first.device, first.dtype)
         parts = [part.view_as(p) for part, p in zip(direction.split(self._sizes), self._parameters, strict=True)]
@@ -80,7 +91,11 @@ class HessianOperator(LinearOperator):  # type: ignore[misc]  # scipy has no typ
             yield torch.cat(self._second(gradient, parts)) / max(1, self.batch_rows[index])
 
     def quadratic_forms(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
-        """vᵀ H_b v of each batch's mean loss, float64 `[batches]`."""
+        """Return vᵀ H_b v of each batch's mean loss, float64 `[batches]`.
+
+        Args:
+            vector: v, float64 `[P]`.
+        """
         return np.array([float(product.double().cpu().numpy() @ vector) for product in self.products(vector)])
 
     def _second(self, gradient: tuple[torch.Tensor, ...], parts: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -138,7 +153,12 @@ def hessian_within(
 
 @dataclass(frozen=True, slots=True)
 class EigenPair:
-    """An eigenvalue and its unit eigenvector, float64 `[P]`; the vector is zero where the operator is."""
+    """An eigenvalue and its eigenvector.
+
+    Attributes:
+        value: the eigenvalue, with its sign.
+        vector: its unit eigenvector, float64 `[P]`; zero where the operator is.
+    """
 
     value: float
     vector: NDArray[np.float64]
@@ -196,13 +216,34 @@ def top_eigenpair(
     max_products: int = 200,
     max_basis: int = BASES[-1],
 ) -> EigenPair:
-    """Return the eigenpair of largest magnitude, sign kept; see `top_eigenpairs`."""
+    """Return the eigenpair of largest magnitude, sign kept; see `top_eigenpairs`.
+
+    Args:
+        operator: any symmetric operator.
+        seed: of the starting vector.
+        tolerance: relative accuracy.
+        max_products: largest number of operator products.
+        max_basis: largest number of Krylov vectors that fit into memory.
+
+    Raises:
+        ArpackNoConvergence: no convergence with the largest basis.
+    """
     [pair] = top_eigenpairs(operator, 1, seed=seed, tolerance=tolerance, max_products=max_products, max_basis=max_basis)
     return pair
 
 
 def top_eigenvalue(operator: LinearOperator, *, seed: int, tolerance: float = 1e-2, max_products: int = 200) -> float:
-    """Return the eigenvalue of largest magnitude, sign kept; see `top_eigenpair`."""
+    """Return the eigenvalue of largest magnitude, sign kept; see `top_eigenpairs`.
+
+    Args:
+        operator: any symmetric operator.
+        seed: of the starting vector.
+        tolerance: relative accuracy.
+        max_products: largest number of operator products.
+
+    Raises:
+        ArpackNoConvergence: no convergence with the largest basis.
+    """
     return top_eigenpair(operator, seed=seed, tolerance=tolerance, max_products=max_products).value
 
 

@@ -23,11 +23,19 @@ class BatchLoss(Protocol):
         ...
 
     def summed(self, batch: TokenBatch) -> torch.Tensor:
-        """Return the loss of a batch, summed over its rows, in the graph and twice differentiable."""
+        """Return the loss of a batch, summed over its rows, in the graph and twice differentiable.
+
+        Args:
+            batch: tokenized texts.
+        """
         ...
 
     def num_rows(self, batch: TokenBatch) -> int:
-        """Return the number of rows of a batch that the loss counts."""
+        """Return the number of rows of a batch that the loss counts.
+
+        Args:
+            batch: tokenized texts.
+        """
         ...
 
 

@@ -21,7 +21,16 @@ SHRINKS = 64  # ranges tried
 
 
 def shared_inputs(model: nn.Module, batch: TokenBatch, modules: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """Group modules that read the very same tensor, in order of execution."""
+    """Group modules that read the very same tensor, in order of execution.
+
+    Args:
+        model: contains the modules; it runs once, without gradients.
+        batch: what it runs on.
+        modules: their names.
+
+    Returns:
+        The names of each group.
+    """
     seen: dict[int, list[str]] = {}
     alive = []
 
@@ -62,7 +71,16 @@ class _Seen:
 def calibrated_ranges(
     model: nn.Module, batches: Sequence[TokenBatch], modules: Sequence[str], *, seed: int = 0
 ) -> dict[str, dict[Range, Callable[[int], tuple[float, float]]]]:
-    """Find the range of each module's input by every method, as a function of the bits; real tokens only.
+    """Find the range of each module's input by every method, from real tokens only.
+
+    Args:
+        model: contains the modules.
+        batches: calibration set.
+        modules: their names.
+        seed: of the draw of values that are kept for the methods that need their distribution.
+
+    Returns:
+        By module and method, a function from the bits to the ends of the range; every range contains zero.
 
     Raises:
         InputFileError: an activation is NaN or infinite; names the module.
@@ -130,6 +148,12 @@ def _least_squares(values: torch.Tensor, whole: tuple[float, float], bits: int) 
 def rounding_errors(
     values: torch.Tensor, choices: Sequence[ActivationChoice], ranges: Sequence[tuple[float, float] | None]
 ) -> torch.Tensor:
-    """Return the rounding error of an input under each choice, `[choices, ...]`."""
+    """Return the rounding error of an input under each choice, `[choices, ...]`.
+
+    Args:
+        values: the input, `[...]`.
+        choices: how it may be rounded.
+        ranges: the ends of each choice's static range; None where each token has its own.
+    """
     ends = [(None, None) if r is None else r for r in ranges]
     return torch.stack([round_activations(values, c.bits, *r) - values for c, r in zip(choices, ends, strict=True)])

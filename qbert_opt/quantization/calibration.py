@@ -101,7 +101,13 @@ def method_grid(
     groupings: Sequence[str] = DEFAULT_GROUPINGS,
     forms: Sequence[Form] | None = None,
 ) -> tuple[Choice, ...]:
-    """Return every choice of a quantizer: bits × grouping × form, by default the form that is usual for the method.
+    """Return every choice of a quantizer: bits × grouping × form.
+
+    Args:
+        method: name of the quantizer.
+        bits: widths of a code.
+        groupings: for example `rows:each` or `columns:64`.
+        forms: forms of a range; None takes the quantizer's default form.
 
     Raises:
         UsageError: unknown method, or a form that it does not support.
@@ -120,6 +126,9 @@ def static_grid(method: str) -> tuple[Choice, ...]:
     over the outputs of each product, a sixth of the time of a whole small model, for almost no gain (measured:
     benchmarks/engines/README.md, exports beside what users would take).
 
+    Args:
+        method: name of the quantizer.
+
     Raises:
         UsageError: unknown method.
     """
@@ -132,13 +141,23 @@ def static_grid(method: str) -> tuple[Choice, ...]:
 
 
 def weight_of(model: nn.Module, module: str) -> torch.Tensor:
-    """The matrix of a named layer or embedding table, `[rows, columns]`, outside the graph; a view of its weight."""
+    """Return a view of the weight of a layer or embedding table, `[rows, columns]`, outside the graph.
+
+    Args:
+        model: contains the module.
+        module: its name.
+    """
     layer = model.get_submodule(module)
     return matrix_of(layer, weights_at_home(model, layer.get_parameter("weight"))).detach()
 
 
 def fit_batches(loaded: LoadedModel, method: str, fit: LabeledTexts | None) -> list[TokenBatch]:
-    """Tokenize the calibration text of a quantizer.
+    """Tokenize the calibration text of a quantizer, in batches of `BATCH_SIZE`.
+
+    Args:
+        loaded: the model, for its tokenizer.
+        method: the quantizer, for the message.
+        fit: the calibration text.
 
     Raises:
         UsageError: there is none.
@@ -166,9 +185,13 @@ def fit_grams(
 
 
 def quantize_rows(rows: torch.Tensor, choices: Sequence[Choice]) -> list[QuantizedMatrix]:
-    """Quantize rows of an embedding table, `[rows, columns]`, under choices of one method without calibration text.
+    """Quantize rows of an embedding table under each choice, without calibration text.
 
     Each row is rounded independently, so part of a table gives the same codes as the whole table.
+
+    Args:
+        rows: float32 `[rows, columns]`.
+        choices: at least one, all of one method.
     """
     layouts = [c.layout(*rows.shape, heads=1) for c in choices]
     found: list[QuantizedMatrix] = quantizer(choices[0].method).quantize(rows, layouts)
@@ -176,7 +199,13 @@ def quantize_rows(rows: torch.Tensor, choices: Sequence[Choice]) -> list[Quantiz
 
 
 def quantize_table(model: nn.Module, module: str, choices: Sequence[Choice]) -> list[QuantizedMatrix]:
-    """Quantize one embedding table under several choices, a few rows at a time if no range spans rows."""
+    """Quantize one embedding table under each choice, `TABLE_ROWS` rows at a time if no range spans rows.
+
+    Args:
+        model: contains the table.
+        module: its name.
+        choices: at least one, all of one method.
+    """
     weight = weight_of(model, module)
     layouts = [c.layout(*weight.shape, heads=1) for c in choices]
     if any(layout.axis == "rows" and layout.num_groups < len(weight) for layout in layouts):
@@ -206,7 +235,12 @@ class MatrixQuantizer:
         return weight_of(self.model, matrix.module).contiguous()
 
     def quantize(self, matrix: MatrixSpec, choices: Sequence[Choice]) -> list[QuantizedMatrix]:
-        """Quantize one matrix under several choices."""
+        """Quantize one matrix under each choice.
+
+        Args:
+            matrix: of the model's profile.
+            choices: bits, grouping and form; their method is not read.
+        """
         heads = self._profile.heads_of(matrix)
         layouts: list[Layout] = [c.layout(matrix.rows, matrix.columns, heads=heads) for c in choices]
         gram = self._gram(matrix) if self._plugin.NEEDS_GRAM else None
@@ -228,7 +262,12 @@ class MatrixQuantizer:
         return self._grams[matrix.module]
 
     def errors(self, matrix: MatrixSpec, choices: Sequence[Choice]) -> torch.Tensor:
-        """Rounding errors ΔW of one matrix under several choices, float32 `[choices, rows, columns]`."""
+        """Return the rounding errors ΔW of one matrix, float32 `[choices, rows, columns]`.
+
+        Args:
+            matrix: of the model's profile.
+            choices: as in `quantize`.
+        """
         weight = self.weight(matrix)
         return torch.stack([quantized.dequantize() - weight for quantized in self.quantize(matrix, choices)])
 

@@ -38,12 +38,23 @@ def search_codebook(weight: torch.Tensor, layout: Layout, energy: torch.Tensor) 
 
 
 def nearest_levels(values: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
-    """Return int64 codes `[groups, elements]` of the nearest of the ascending levels `[groups, 2**bits]`."""
+    """Return the codes of the nearest levels, int64 `[groups, elements]`.
+
+    Args:
+        values: `[groups, elements]`.
+        levels: ascending levels of each group, `[groups, 2**bits]`.
+    """
     return torch.searchsorted((levels[:, 1:] + levels[:, :-1]) / 2, values.contiguous())
 
 
 def round_to_codebook(weight: torch.Tensor, layout: Layout, codebook: torch.Tensor) -> QuantizedMatrix:
-    """Round each weight to the nearest entry of its group's codebook."""
+    """Round each weight to the nearest entry of its group's codebook.
+
+    Args:
+        weight: float32 `[rows, columns]`.
+        layout: groups and bits; of form `codebook`.
+        codebook: ascending, `[groups, 2**bits]`.
+    """
     codes = nearest_levels(grouped(weight, layout), codebook.float())
     return with_codebook(layout, codes.to(torch.uint8).reshape(weight.shape), codebook)
 

@@ -18,6 +18,10 @@ class Lanes:
     """The ranges of quantized matrices, ready to round; their codes are ignored.
 
     Matrices with scales are rounded all at once, those with codebooks one by one.
+
+    Args:
+        quantized: one weight matrix under several layouts.
+        order: int64 `[columns]`, the order in which columns are swept.
     """
 
     def __init__(self, quantized: Sequence[QuantizedMatrix], order: torch.Tensor) -> None:
@@ -35,11 +39,25 @@ class Lanes:
         self._books = [_Codebook(quantized[i], order) for i in booked]
 
     def spread(self, matrices: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Lay one `[rows, columns]` per layout side by side for a sweep."""
+        """Lay one matrix per layout side by side for a sweep.
+
+        Args:
+            matrices: `[rows, columns]` each, in the order of `quantized`.
+
+        Returns:
+            `[columns, matrices × rows]`, columns in the order of the sweep.
+        """
         return torch.cat([matrices[i].T[self._order] for i in self._sequence], 1)
 
     def gather(self, sweep: torch.Tensor) -> list[torch.Tensor]:
-        """Undo `spread`."""
+        """Undo `spread`.
+
+        Args:
+            sweep: `[columns, matrices × rows]`.
+
+        Returns:
+            `[rows, columns]` of each layout, in the order of `quantized`.
+        """
         natural = torch.empty_like(sweep)
         natural[self._order] = sweep
         lanes = dict(zip(self._sequence, torch.split(natural, self._rows, dim=1), strict=True))

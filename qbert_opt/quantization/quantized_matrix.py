@@ -106,7 +106,13 @@ def row_parts(matrix: QuantizedMatrix, rows: int) -> Iterator[QuantizedMatrix]:
 
 
 def with_codebook(layout: Layout, codes: torch.Tensor, codebook: torch.Tensor) -> QuantizedMatrix:
-    """Return a matrix of form `codebook` with placeholder scales and offsets."""
+    """Return a matrix of form `codebook`; its scales are ones, its offsets zeros.
+
+    Args:
+        layout: groups and bits; of form `codebook`.
+        codes: uint8 `[rows, columns]`.
+        codebook: float16, the ascending values of the codes of each group, `[groups, 2**bits]` or of more axes.
+    """
     shape = group_shape(layout, *codes.shape)
     ones = torch.ones(shape, dtype=torch.float16)
     levels = codebook.reshape(*shape, 2**layout.bits)
@@ -114,26 +120,54 @@ def with_codebook(layout: Layout, codes: torch.Tensor, codebook: torch.Tensor) -
 
 
 def grouped(matrix: torch.Tensor, layout: Layout) -> torch.Tensor:
-    """View `[rows, columns]` as `[groups, elements of a group]`."""
+    """View a matrix as `[groups, elements of a group]`.
+
+    Args:
+        matrix: contiguous `[rows, columns]`.
+        layout: its groups.
+    """
     if layout.axis == "columns":
         return matrix.reshape(-1, layout.group_size)
     return matrix.reshape(layout.num_groups, -1)
 
 
 def group_shape(layout: Layout, rows: int, columns: int) -> tuple[int, ...]:
-    """Shape of the stored scales."""
+    """Return the shape of the stored scales.
+
+    Args:
+        layout: the groups.
+        rows: of the matrix.
+        columns: of the matrix.
+
+    Returns:
+        `(num_groups,)` for row groups, `(rows, columns / group_size)` for column groups.
+    """
     return (rows, columns // layout.group_size) if layout.axis == "columns" else (layout.num_groups,)
 
 
 def expand(per_group: torch.Tensor, layout: Layout, rows: int, columns: int) -> torch.Tensor:
-    """Expand per-group values to a tensor that broadcasts over `[rows, columns]`."""
+    """Expand per-group values to a tensor that broadcasts over the matrix.
+
+    Args:
+        per_group: one value of each group, shaped as `group_shape` says, or flattened.
+        layout: the groups.
+        rows: of the matrix.
+        columns: of the matrix.
+
+    Returns:
+        `[rows, 1]` for row groups, `[rows, columns]` for column groups.
+    """
     if layout.axis == "columns":
         return per_group.reshape(rows, -1).repeat_interleave(layout.group_size, dim=1)
     return per_group.reshape(-1).repeat_interleave(layout.group_size).reshape(rows, 1)
 
 
 def top_code(layout: Layout) -> int:
-    """Largest code in use."""
+    """Return the largest code in use: `2**bits - 1`, one less in a form that is symmetric around zero.
+
+    Args:
+        layout: bits and form.
+    """
     return (1 << layout.bits) - (2 if layout.symmetric else 1)
 
 
@@ -142,6 +176,11 @@ def stored_range(low: torch.Tensor, high: torch.Tensor, layout: Layout) -> tuple
 
     Symmetric ranges use the odd number of levels `-(2**(b-1)-1) … 2**(b-1)-1`, signed ranges one more below zero. A
     zero point is a code, so its range contains zero.
+
+    Args:
+        low: least weight of each group.
+        high: largest weight of each group, shaped as `low`.
+        layout: bits and form; not `codebook`.
 
     Returns:
         scale (float16) and offset (float16; float32 where it follows from scale and zero point), shaped as `low`.
@@ -160,7 +199,14 @@ def stored_range(low: torch.Tensor, high: torch.Tensor, layout: Layout) -> tuple
 
 
 def fixed_offset(scale: torch.Tensor, layout: Layout) -> torch.Tensor:
-    """Value of code 0, float32, in a form whose zero is the same code for every group (`Layout.fixed_zero`).
+    """Return the value of code 0 in a form whose zero is the same code for every group (`Layout.fixed_zero`).
+
+    Args:
+        scale: of each group, of any shape.
+        layout: bits and form.
+
+    Returns:
+        `-scale * fixed_zero`, float32, shaped as `scale`.
 
     Raises:
         ValueError: the layout's form stores a zero point or an offset.
@@ -171,17 +217,36 @@ def fixed_offset(scale: torch.Tensor, layout: Layout) -> torch.Tensor:
 
 
 def zero_point_offset(scale: torch.Tensor, zero: torch.Tensor) -> torch.Tensor:
-    """Value of code 0 if code `zero` represents 0, float32."""
+    """Return the value of code 0 if code `zero` represents 0: `-zero * scale`, float32.
+
+    Args:
+        scale: of each group, of any shape.
+        zero: zero point of each group, shaped as `scale`.
+    """
     return -zero.float() * scale.float()
 
 
 def nearest_codes(values: torch.Tensor, scale: torch.Tensor, offset: torch.Tensor, levels: int) -> torch.Tensor:
-    """Return the float codes `0 … levels - 1` whose stored value is nearest; shapes broadcast."""
+    """Return the codes, as floats `0 … levels - 1`, whose stored value is nearest.
+
+    Args:
+        values: to round.
+        scale: of their groups; broadcasts with `values`.
+        offset: the value of code 0 of their groups; broadcasts with `values`.
+        levels: number of codes.
+    """
     return ((values - offset) / scale).round_().clamp_(0, levels - 1)
 
 
 def round_to_range(weight: torch.Tensor, layout: Layout, scale: torch.Tensor, offset: torch.Tensor) -> QuantizedMatrix:
-    """Round each weight to the nearest level of its group's range; scale and offset are `[groups]`."""
+    """Round each weight to the nearest level of its group's range.
+
+    Args:
+        weight: float32 `[rows, columns]`.
+        layout: groups, bits and form; not `codebook`.
+        scale: `[groups]`, as from `stored_range`.
+        offset: `[groups]`, as from `stored_range`.
+    """
     groups, top = grouped(weight, layout), top_code(layout)
     codes = torch.empty(groups.shape, dtype=torch.uint8)
     wide, zero = scale.float()[:, None], offset.float()[:, None]

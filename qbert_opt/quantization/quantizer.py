@@ -45,6 +45,9 @@ class Quantizer(Protocol):
 def quantizer(name: str) -> Quantizer:
     """Load a quantizer by name.
 
+    Args:
+        name: of a file in `quantization/methods`, or of a plug-in.
+
     Raises:
         UsageError: there is no such quantizer.
     """

@@ -26,7 +26,12 @@ CHUNK = 1 << 18  # elements processed at a time, to fit a cache
 
 
 def is_large(layout: Layout, columns: int) -> bool:
-    """Whether groups are large enough to place their range on a sample, with and without clipping."""
+    """Return whether groups are large enough to place their range on a sample, with and without clipping.
+
+    Args:
+        layout: groups, bits and form.
+        columns: of the matrix.
+    """
     searched = layout.bits in SHRINKS and layout.form != "codebook"
     return searched and layout.axis == "rows" and layout.group_size * columns > SAMPLE
 

@@ -84,7 +84,11 @@ def possible_layouts(
 
 
 def fits_fp16(tensor: torch.Tensor) -> bool:
-    """Return whether a tensor is finite after rounding to fp16."""
+    """Return whether a tensor is finite after rounding to fp16; an empty one is.
+
+    Args:
+        tensor: of any shape.
+    """
     return tensor.numel() == 0 or bool(torch.isfinite(torch.stack(tensor.aminmax()).half()).all())
 
 

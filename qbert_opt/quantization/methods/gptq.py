@@ -65,7 +65,19 @@ def quantize(
 
 
 def damped(method: str, weight: torch.Tensor, gram: torch.Tensor | None) -> torch.Tensor:
-    """Check the gram and add damping to its diagonal; float64 `[columns, columns]`."""
+    """Check the gram and add damping to its diagonal: a share `DAMPING` of its mean (GPTQ, section 3.3).
+
+    Args:
+        method: name of the quantizer, for the message.
+        weight: `[rows, columns]`.
+        gram: second moments of the matrix's inputs, `[columns, columns]`.
+
+    Returns:
+        The damped second moments, float64 `[columns, columns]`.
+
+    Raises:
+        ValueError: there is no gram, or it has another shape.
+    """
     columns = weight.shape[1]
     if gram is None or gram.shape != (columns, columns):
         raise ValueError(f"{method} needs the input second moments [{columns}, {columns}]")
@@ -75,19 +87,37 @@ def damped(method: str, weight: torch.Tensor, gram: torch.Tensor | None) -> torc
 
 
 def by_energy(hessian: torch.Tensor) -> torch.Tensor:
-    """Columns by descending energy: the largest have most others left to compensate them (GPTQ's activation order)."""
+    """Return the columns by descending energy: the largest have most others left to compensate them.
+
+    This is GPTQ's activation order.
+
+    Args:
+        hessian: `[columns, columns]`, whose diagonal is the energy.
+    """
     return torch.argsort(hessian.diagonal(), descending=True, stable=True)
 
 
 def chunks(weight: torch.Tensor, layouts: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Cut the layouts into parts whose sweep fits the memory bound."""
+    """Cut the layouts into parts whose sweep takes at most `MAX_LANES_BYTES`, at least one layout each.
+
+    Args:
+        weight: the matrix of all layouts.
+        layouts: to be cut, in order.
+    """
     lanes = max(1, MAX_LANES_BYTES // (LANE_BYTES * weight.numel()))
     for start in range(0, len(layouts), lanes):
         yield layouts[start : start + lanes]
 
 
 def place_range(weight: torch.Tensor, layout: Layout, energy: torch.Tensor, *, clipping: bool) -> QuantizedMatrix:
-    """Place ranges or codebooks by energy-weighted search and round to nearest; see `search_range`."""
+    """Place ranges or codebooks by energy-weighted search and round to nearest; see `search_range`.
+
+    Args:
+        weight: float32 `[rows, columns]`.
+        layout: groups, bits and form.
+        energy: float32 `[columns]`, mean square of each input.
+        clipping: whether large groups may clip outliers.
+    """
     if layout.form == "codebook":
         return round_to_codebook(weight, layout, search_codebook(weight, layout, energy))
     return round_to_range(weight, layout, *search_range(weight, layout, energy, clipping=clipping))
