@@ -15,7 +15,11 @@ SHORT = 128  # up to this many tokens plain attention trains faster on a CPU; fu
 
 @contextmanager
 def training_attention(batches: Sequence[TokenBatch]) -> Iterator[None]:
-    """Use unfused attention inside the context if the texts are short and there is no GPU."""
+    """Use unfused attention inside the context if no text has more than `SHORT` tokens and there is no GPU.
+
+    Args:
+        batches: the training text.
+    """
     short = max(batch.mask.shape[1] for batch in batches) <= SHORT
     with UnfusedAttention() if short and not torch.cuda.is_available() else FusedAttention():
         yield

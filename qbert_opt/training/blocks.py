@@ -19,7 +19,12 @@ HIDDEN = "hidden_states"
 
 @dataclass(frozen=True, slots=True)
 class BlockCall:
-    """The arguments of one call of a block: hidden states `[B, T, d]`, first or by name, then masks and others."""
+    """The arguments of one call of a block.
+
+    Attributes:
+        args: hidden states `[B, T, d]` first, if they are not given by name; then masks and others.
+        kwargs: arguments by name.
+    """
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
@@ -31,14 +36,23 @@ class BlockCall:
         return hidden
 
     def reading(self, hidden: torch.Tensor | None) -> BlockCall:
-        """Return the same call with other hidden states, or without any to free their memory."""
+        """Return the same call with other hidden states.
+
+        Args:
+            hidden: `[B, T, d]`; None frees their memory.
+        """
         if self.args:
             return replace(self, args=(hidden, *self.args[1:]))
         return replace(self, kwargs={**self.kwargs, HIDDEN: hidden})
 
 
 def block_names(model: nn.Module, plan: Allocation) -> list[str]:
-    """Names of the encoder blocks that hold the plan's matrices, in order."""
+    """Return the names of the encoder blocks that hold the plan's matrices, in order.
+
+    Args:
+        model: the model.
+        plan: of this model.
+    """
     lists = {name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)}
     blocks: dict[str, None] = {}
     for matrix in plan.matrices:
@@ -51,14 +65,26 @@ def block_names(model: nn.Module, plan: Allocation) -> list[str]:
 
 
 def hidden_of(output: Any) -> torch.Tensor:
-    """Return the hidden states from a block's output: the output itself, or its first element."""
+    """Return the hidden states from a block's output.
+
+    Args:
+        output: the hidden states themselves, or a tuple that begins with them.
+    """
     hidden: torch.Tensor = output[0] if isinstance(output, tuple) else output
     return hidden
 
 
 @contextmanager
 def watched(model: nn.Module, blocks: Sequence[str]) -> Iterator[dict[str, list[tuple[BlockCall, torch.Tensor]]]]:
-    """Record each block's calls and returned hidden states during forward passes inside the context."""
+    """Record each block's calls and returned hidden states during forward passes inside the context.
+
+    Args:
+        model: the model.
+        blocks: names of its blocks.
+
+    Yields:
+        The calls of each block with the hidden states that it returned, filled in as passes run.
+    """
     seen: dict[str, list[tuple[BlockCall, torch.Tensor]]] = {block: [] for block in blocks}
 
     def hook(block: str) -> Callable[..., None]:
@@ -77,6 +103,9 @@ def watched(model: nn.Module, blocks: Sequence[str]) -> Iterator[dict[str, list[
 
 def chained_calls(seen: Mapping[str, Sequence[tuple[BlockCall, torch.Tensor]]]) -> list[BlockCall]:
     """Return the single call of each block in a pass, after checking that each block reads the previous one's output.
+
+    Args:
+        seen: what `watched` recorded in one pass.
 
     Raises:
         UsageError: the blocks do not form a chain, so they cannot be trained one after the other.
@@ -105,7 +134,13 @@ class _Reached(Exception):
 
 
 def hidden_before(model: nn.Module, block: str, batch: TokenBatch) -> torch.Tensor:
-    """Run a model on a batch up to a block, and return the hidden states that the block would read."""
+    """Run a model on a batch up to a block, and return the hidden states that the block would read, `[B, T, d]`.
+
+    Args:
+        model: the model.
+        block: name of the block.
+        batch: what it runs on.
+    """
     reached: list[torch.Tensor] = []
 
     def stop(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -47,7 +47,12 @@ class Held:
     wanted: Outputs
 
     def loss(self, student: Student, teacher: Teacher) -> float:
-        """Mean loss of the student's outputs: KL in nats, or squared distance for outputs that are not logits."""
+        """Return the mean loss of the student: KL in nats, or squared distance for outputs that are not logits.
+
+        Args:
+            student: the model in training.
+            teacher: the float model, for how outputs are read.
+        """
         with deployed_attention(), student.functions:
             values = collect(teacher.head, student.plain(), self.batches).values
         return float(teacher.head.spec.loss.of_rows(self.wanted.values, values).mean())

@@ -36,15 +36,31 @@ def objective(student: Student, teacher: Teacher, weights: Mapping[str, float]) 
 
 
 def points_of(weights: Mapping[str, float], depth: int) -> list[Point]:
-    """Return the points that the losses read of a model with `depth` blocks."""
+    """Return the points that the losses read, each once.
+
+    Args:
+        weights: of the losses by name.
+        depth: number of blocks of the model.
+    """
     return list(dict.fromkeys(point for name in weights for point in loaded_loss(name).points(depth)))
 
 
 def needs_labels(weights: Mapping[str, float]) -> list[str]:
-    """Return the losses that compare with labels."""
+    """Return the losses that compare with labels.
+
+    Args:
+        weights: of the losses by name.
+    """
     return [name for name in weights if loaded_loss(name).NEEDS_LABELS]
 
 
 def loaded_loss(name: str) -> TrainingLoss:
-    """Return a loss by its name."""
+    """Return a loss by its name.
+
+    Args:
+        name: of a file in `training/losses`, or of a plug-in.
+
+    Raises:
+        UsageError: there is no such loss.
+    """
     return plugins.load_as("training_losses", name, TrainingLoss)

@@ -71,7 +71,14 @@ class Comparison:
         return self.batch.mask.float()
 
     def error(self, point: Point) -> torch.Tensor:
-        """Return the student's relative squared error at a point, over real tokens or their known entries."""
+        """Return the student's relative squared error at a point, over real tokens or their known entries.
+
+        Args:
+            point: one that both passes recorded.
+
+        Returns:
+            A scalar in the graph.
+        """
         weights = self.teacher.known.get(point, self.mask[..., None])
         return relative_error(self.student.points[point], self.teacher.points[point], weights)
 
@@ -159,9 +166,14 @@ def point_modules(plan: Allocation, blocks: Sequence[str], points: Iterable[Poin
 
 
 def attention_scores(seen: Pass, heads: int, block: int) -> torch.Tensor:
-    """Return attention scores before mask and softmax, `q · k / √(d / heads)`, `[B, heads, T, T]`.
+    """Return attention scores before mask and softmax, `q · k / √(d / heads)`, `[B, heads, T, T]` (Vaswani 2017).
 
     Rotations and biases of positions are omitted, since both models have the same.
+
+    Args:
+        seen: a pass that recorded the block's query and key.
+        heads: attention heads of the block.
+        block: its number.
     """
     return relation(seen.points["query", block], seen.points["key", block], heads)
 

@@ -89,6 +89,10 @@ class RunState:
 def write_state(state: RunState, path: Path) -> None:
     """Write the state file atomically.
 
+    Args:
+        state: progress and tensors of a run.
+        path: the file; an earlier one is replaced.
+
     Raises:
         UsageError: the disk is full, or the file cannot be written.
     """
@@ -106,6 +110,9 @@ def write_state(state: RunState, path: Path) -> None:
 
 def read_state(path: Path) -> RunState:
     """Read what `write_state` wrote.
+
+    Args:
+        path: the file.
 
     Raises:
         InputFileError: the file is missing or damaged.

@@ -133,7 +133,11 @@ class RecoverySettings:
             raise UsageError("`tables`: are trained in step distill, which `steps` lacks. Add it: blocks,distill.")
 
     def epochs_of(self, step: str) -> float:
-        """Return a step's number of passes over the text."""
+        """Return a step's number of passes over the text, `DEFAULT_EPOCHS` if none is set; fractions are allowed.
+
+        Args:
+            step: name of the step, for example `blocks`.
+        """
         return self.epochs.get(step, DEFAULT_EPOCHS)
 
     @property

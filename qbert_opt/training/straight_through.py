@@ -30,5 +30,9 @@ def straight_through(values: torch.Tensor, rounded: Callable[[torch.Tensor], tor
 
 
 def to_half(values: torch.Tensor) -> torch.Tensor:
-    """Round to fp16 and return float32: ranges, biases and LayerNorm as they are stored."""
+    """Round to fp16 and return float32: ranges, biases and LayerNorm as they are stored.
+
+    Args:
+        values: of any shape.
+    """
     return values.half().float()

@@ -148,7 +148,12 @@ class Student(nn.Module):
         return self._model[0]
 
     def forward(self, *args: Any, **inputs: Any) -> Any:
-        """Run the model with the tensors as they would be stored."""
+        """Run the model with the tensors as they would be stored.
+
+        Args:
+            *args: of the model.
+            **inputs: of the model, by name.
+        """
         tensors = self.tensors()
         with self.functions:
             return functional_call(self.skeleton, tensors, args, inputs)
@@ -185,7 +190,11 @@ class Student(nn.Module):
         return hidden_of(output)
 
     def learned(self, prefix: str = "") -> Learned:
-        """Return the learned parameters of a part of the model, or of all of it."""
+        """Return the learned parameters of a part of the model.
+
+        Args:
+            prefix: of the names of the part's modules, ending in a dot; empty for all of them.
+        """
         matrices = [matrix for module, matrix in self._trained().items() if f"{module}.".startswith(prefix)]
         weights = [m.latent for m in matrices]
         weights += [p for key, p in self.others.items() if _name(key).startswith(prefix)]
@@ -197,7 +206,11 @@ class Student(nn.Module):
         return Learned(weights, ranges)
 
     def stored(self, plan: Allocation) -> Iterator[tuple[str, QuantizedMatrix]]:
-        """Yield the plan's quantized matrices, then its tables, in the plan's order."""
+        """Yield the plan's quantized matrices, then its tables, in the plan's order, each with its module.
+
+        Args:
+            plan: of this model.
+        """
         matrices = self._trained()
         for module in [matrix.module for matrix in plan.matrices] + [table.module for table in plan.tables]:
             yield module, matrices[module].stored() if module in matrices else self._tables[module]

@@ -73,7 +73,10 @@ class Teacher:
         return self.loaded.head
 
     def modules_of(self, points: Sequence[Point]) -> dict[Point, str]:
-        """Return the module whose output each point is.
+        """Return the student's module whose output each point is.
+
+        Args:
+            points: what is read, and in which block of the student.
 
         Raises:
             UsageError: the model has no such point.
@@ -99,6 +102,10 @@ class Teacher:
         """Return the pass over a batch, with the teacher's values at the points of the student's modules.
 
         Passes are cached up to `CACHE_BYTES`.
+
+        Args:
+            index: number of the batch.
+            modules: name of the student's module, by point.
         """
         if index in self._kept and modules.keys() <= self._kept[index].points.keys():
             return self._kept[index]
@@ -110,7 +117,12 @@ class Teacher:
 
     @torch.no_grad()
     def run(self, index: int, modules: Mapping[Point, str]) -> Pass:
-        """Run the model over a batch and return its values at the points of the student's modules."""
+        """Run the model over a batch and return its values at the points of the student's modules.
+
+        Args:
+            index: number of the batch.
+            modules: name of the student's module, by point.
+        """
         made = run_pass(self.head, self.loaded.model, self.batches[index], self.own_modules(modules))
         return replace(made, points={point: self._of_kept_heads(point, seen) for point, seen in made.points.items()})
 
@@ -127,6 +139,9 @@ class Teacher:
     @torch.no_grad()
     def block_calls(self, index: int) -> list[BlockCall]:
         """Return the arguments of each of the teacher's blocks on a batch.
+
+        Args:
+            index: number of the batch.
 
         Raises:
             UsageError: the blocks do not form a chain.

@@ -19,6 +19,10 @@ from ..runtime.distributed import Processes
 def check_shared(per_update: int, team: Processes) -> None:
     """Check that every process has the same number of batches in an update.
 
+    Args:
+        per_update: batches per update.
+        team: the processes that share them.
+
     Raises:
         UsageError: they cannot be shared equally.
     """
@@ -55,7 +59,13 @@ def batches_of(update: int, per_update: int, count: int, seed: int) -> list[int]
 
 
 def ends_pass(update: int, per_update: int, count: int) -> bool:
-    """Return whether an update finishes a pass over the text."""
+    """Return whether an update finishes a pass over the text.
+
+    Args:
+        update: its number, from 0.
+        per_update: batches per update.
+        count: number of batches.
+    """
     return (update + 1) * per_update // count > update * per_update // count
 
 
