@@ -45,7 +45,10 @@ class Offer:
     name: str = ""
 
     def as_choice(self, method: str) -> Choice:
-        """Return the equivalent choice with a quantizer.
+        """Return the equivalent choice.
+
+        Args:
+            method: name of the quantizer.
 
         Raises:
             UsageError: bits or a form that no choice has.
@@ -70,7 +73,12 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """A planned matrix and the format that another tool stores it in."""
+    """A planned matrix and the format that another tool stores it in.
+
+    Attributes:
+        matrix: the matrix as planned.
+        offer: the tool's format for it.
+    """
 
     matrix: PlannedMatrix
     offer: Offer
@@ -128,6 +136,12 @@ def ranges(
 def checked(offers: Mapping[str, Offer]) -> dict[str, Offer]:
     """Refuse what a tool's reader took over from a file as it stands: names, bits and groupings of any type.
 
+    Args:
+        offers: by module.
+
+    Returns:
+        The same offers.
+
     Raises:
         ValueError: a module that is no name, or bits or a grouping that no matrix can have.
     """
@@ -166,7 +180,11 @@ def nearest(offers: Iterable[Offer], matrix: PlannedMatrix, heads: int) -> Offer
 
 
 def by_offer(carried: Iterable[Carried]) -> Mapping[Offer, list[str]]:
-    """Return modules by their offer, in the order of the model."""
+    """Return modules by their offer, in the order of the model.
+
+    Args:
+        carried: matrices with their offers, in the order of the model.
+    """
     modules: dict[Offer, list[str]] = {}
     for item in carried:
         modules.setdefault(item.offer, []).append(item.matrix.module)
@@ -174,12 +192,26 @@ def by_offer(carried: Iterable[Carried]) -> Mapping[Offer, list[str]]:
 
 
 def of_matrix(plan: Allocation, module: str) -> PlannedMatrix:
-    """Return a plan's matrix by its module name."""
+    """Return a plan's matrix by its module name.
+
+    Args:
+        plan: the plan.
+        module: a module of the plan.
+
+    Raises:
+        StopIteration: the plan has no such matrix.
+    """
     return next(m for m in plan.matrices if m.module == module)
 
 
 def row_ranges(profile: ModelProfile, module: str, rows_per_range: int) -> str:
-    """Return the row grouping of a matrix for ranges of `rows_per_range` rows each."""
+    """Return the row grouping of a matrix, for example `rows:heads`.
+
+    Args:
+        profile: of the model.
+        module: name of the matrix.
+        rows_per_range: consecutive rows that share a range.
+    """
     matrix = next((matrix for matrix in profile.matrices if matrix.module == module), None)
     rows, heads = (0, profile.heads) if matrix is None else (matrix.rows, profile.heads_of(matrix))
     if rows_per_range == rows:

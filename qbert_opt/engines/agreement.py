@@ -37,7 +37,11 @@ class Running(Protocol):
     """What `check_session` asks."""
 
     def run(self, inputs: Arrays) -> Arrays:
-        """Return outputs by name, for inputs by name."""
+        """Return outputs by name.
+
+        Args:
+            inputs: token arrays `[B, T]` by name.
+        """
         ...
 
 
@@ -87,11 +91,19 @@ class AgreementLimits(Frozen):
     difference: Amount | None = None
 
     def hold(self, agreement: Agreement | None) -> bool:
-        """Whether an agreement is within these limits; None, for missing or non-finite outputs, is not."""
+        """Return whether an agreement is within these limits.
+
+        Args:
+            agreement: None, for missing or non-finite outputs, is not within them.
+        """
         return agreement is not None and not self.broken_by(agreement)
 
     def broken_by(self, agreement: Agreement) -> tuple[str, ...]:
-        """Return a description of what exceeds its limit."""
+        """Return the names of the limits that an agreement exceeds.
+
+        Args:
+            agreement: of an engine with torch.
+        """
         broken = []
         if self.loss is not None and not agreement.loss <= self.loss:
             broken.append("loss")
@@ -198,6 +210,11 @@ def compare(kind: str, pairs: Sequence[tuple[NDArray[np.floating], NDArray[np.fl
 
 def check_session(session: Running, kind: str, checks: Sequence[Check]) -> Agreement | None:
     """Run the checks in an engine and compare its outputs with torch's.
+
+    Args:
+        session: a model opened in the engine.
+        kind: what the model answers with, as in `models.samples`.
+        checks: texts with torch's outputs.
 
     Returns:
         The agreement; None if an output is missing, has another shape or is not finite.

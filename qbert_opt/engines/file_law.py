@@ -39,7 +39,12 @@ class GraphLaw:
 
 
 def product_kind(choice: Choice, *, static_input: bool = False) -> str:
-    """Return how a graph computes a product: `rows`, `columns` or `static`, then `offset` or `zero-point` if stored."""
+    """Return how a graph computes a product: `rows`, `columns` or `static`, then `offset` or `zero-point` if stored.
+
+    Args:
+        choice: of the matrix.
+        static_input: whether its input has a static range.
+    """
     kind = "static" if static_input else choice.grouping.partition(":")[0]
     return f"{kind} {choice.form}" if choice.form in ("offset", "zero-point") else kind
 
@@ -97,7 +102,14 @@ class FileLaw:
     decoders: GraphLaw | None = None
 
     def stored_bits(self, bits: int) -> int:
-        """Return the width that a code has in the file."""
+        """Return the width that a code has in the file, in bits.
+
+        Args:
+            bits: of the code.
+
+        Raises:
+            StopIteration: no container is that wide.
+        """
         return next(width for width in self.containers if width >= bits)
 
     def matrix(self, choice: Choice, rows: int, columns: int, *, heads: int, static_input: bool = False) -> FilePart:
@@ -163,11 +175,20 @@ class FileLaw:
         return FilePart(width, layout.group_size if grouped else 0, _packed(rows * columns, width), ranges)
 
     def node_bytes(self, choice: Choice, *, static_input: bool = False) -> int:
-        """Return the bytes of a product's nodes beyond those that `GraphLaw.layer` counts."""
+        """Return the bytes of a product's nodes beyond those that `GraphLaw.layer` counts.
+
+        Args:
+            choice: of the matrix.
+            static_input: whether its input has a static range.
+        """
         return self.graph.more.get(product_kind(choice, static_input=static_input), 0)
 
     def other_bytes(self, profile: ModelProfile) -> int:
-        """Return the bytes of everything but matrices and tables: other tensors, and the rest of the graph."""
+        """Return the bytes of everything but matrices and tables: other tensors, and the rest of the graph.
+
+        Args:
+            profile: of the model.
+        """
         if profile.causal and self.decoders is not None:
             return _decoder_bytes(profile, self.decoders)
         graph = self.graph.model + self.graph.layer * profile.num_layers

@@ -146,7 +146,14 @@ def _upgraded(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_arrays(checks: Sequence[Check]) -> dict[str, np.ndarray]:
-    """Return checks as one dictionary of arrays, named for a safetensors file."""
+    """Return checks as one dictionary of arrays, named for a safetensors file.
+
+    Args:
+        checks: texts with torch's outputs.
+
+    Returns:
+        By name, for check i: `i.input.NAME`, `i.answers` and, where it has them, `i.positions`.
+    """
     arrays: dict[str, np.ndarray] = {}
     for index, check in enumerate(checks):
         arrays |= {f"{index}.input.{name}": array for name, array in check.inputs.items()}

@@ -35,7 +35,11 @@ class Session(Protocol):
     """A compiled model."""
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
-        """Return the float32 outputs by name, for inputs by name."""
+        """Return the float32 outputs by name.
+
+        Args:
+            inputs: token arrays `[B, T]` by name.
+        """
         ...
 
 
@@ -132,7 +136,10 @@ def rules_of(name: str) -> EngineRules:
 
 
 def check_activations(activations: str | None) -> None:
-    """Refuse a name that is no way of rounding inputs; None leaves it open.
+    """Refuse an unknown name for how an engine rounds inputs.
+
+    Args:
+        activations: one of `ACTIVATIONS`; None leaves it open.
 
     Raises:
         UsageError: lists the legal ones.

@@ -35,7 +35,11 @@ class ChangedAnswers:
     was_right: int | None = None
 
     def as_of(self, num_texts: int) -> ChangedAnswers:
-        """Return the expected counts for another number of texts, rounded up."""
+        """Return the expected counts for another number of texts, in proportion, rounded up.
+
+        Args:
+            num_texts: that number.
+        """
 
         def scaled(count: int | None) -> int | None:
             return None if count is None else math.ceil(count * num_texts / self.num_texts)

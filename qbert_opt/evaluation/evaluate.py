@@ -123,7 +123,11 @@ class Evaluation:
 
 
 def evaluation_batches(loaded: LoadedModel, data: LabeledTexts) -> list[TokenBatch]:
-    """Tokenize texts as `evaluate` does.
+    """Tokenize texts as `evaluate` does: cut at the model's longest text, in batches of `EVALUATION_BATCH`.
+
+    Args:
+        loaded: the model, for its tokenizer, longest text and kind of output.
+        data: the texts; labels are not read.
 
     Raises:
         UsageError: there are none.
@@ -140,7 +144,14 @@ def evaluation_batches(loaded: LoadedModel, data: LabeledTexts) -> list[TokenBat
 
 
 def outputs(loaded: LoadedModel, data: LabeledTexts) -> torch.Tensor:
-    """Return a model's outputs for texts, float32 `[rows, columns]` (logits `[N, C]` of a classifier).
+    """Run a model on texts.
+
+    Args:
+        loaded: the model, in evaluation mode.
+        data: the texts; labels are not read.
+
+    Returns:
+        The outputs, float32 `[rows, columns]` (logits `[N, C]` of a classifier), in the order of the texts.
 
     Raises:
         UsageError: there are no texts, or the model is in training mode.
@@ -230,7 +241,12 @@ def measure(answers: Outputs, targets: Targets | None = None, reference: torch.T
 
 
 def mean_over_rows(answers: Outputs, rows: torch.Tensor) -> Interval:
-    """Return the mean of `rows`; the bootstrap draws whole texts, since rows of one text are not independent."""
+    """Return the mean over rows; the bootstrap draws whole texts, since rows of one text are not independent.
+
+    Args:
+        answers: outputs, which say to which text each row belongs.
+        rows: a figure of each row, `[rows]`.
+    """
     ratio = per_text(answers, rows)
     return ratio_interval(ratio.above, ratio.below)
 

@@ -75,11 +75,19 @@ class FlipRelation:
     noise_kl: float
 
     def flipped(self, kl: float) -> float:
-        """Predicted share of such texts that flip at a mean KL, nats per row."""
+        """Return the predicted share of such texts that flip, from 0 to 1.
+
+        Args:
+            kl: mean KL, nats per row.
+        """
         return self._at(self.flips, kl)
 
     def dropped(self, kl: float) -> float:
-        """Predicted loss of accuracy on such texts at a mean KL; that of agreement where there are no labels."""
+        """Return the predicted loss of accuracy on such texts, as a share; that of agreement where there are no labels.
+
+        Args:
+            kl: mean KL, nats per row.
+        """
         return self._at(self.flips if self.drops is None else self.drops, kl)
 
     def forecast(self, kl: float, std_error: float, *, drop: bool = False, seed: int = 0) -> Interval:

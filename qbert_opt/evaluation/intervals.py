@@ -16,7 +16,13 @@ DRAWN_TOGETHER = 1 << 22  # samples drawn at a time, to bound memory
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A figure with its 95 % interval over samples."""
+    """A figure with its 95 % interval over samples.
+
+    Attributes:
+        value: the figure.
+        low: lower end of the interval.
+        high: upper end of the interval.
+    """
 
     value: float
     low: float
@@ -102,7 +108,11 @@ def share_interval(above: NDArray[np.float64], below: NDArray[np.float64], *, se
 
 
 def exponential(of: Interval) -> Interval:
-    """Return the exponential of a figure and of its interval, such as the perplexity of a cross-entropy."""
+    """Return the exponential of a figure and of its interval, such as the perplexity of a cross-entropy.
+
+    Args:
+        of: the figure, for example in nats.
+    """
     return Interval(math.exp(of.value), math.exp(of.low), math.exp(of.high))
 
 

@@ -49,7 +49,11 @@ class LogitNoise:
     kl: float
 
     def at(self, margins: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return σ at each margin; beyond the ends it is that of the end."""
+        """Return σ at each margin, interpolated; beyond the ends it is that of the end.
+
+        Args:
+            margins: distances between the two largest logits, of any shape.
+        """
         return np.interp(margins, self.margins, self.deviations)
 
 
@@ -104,14 +108,23 @@ def smoothed(margins: NDArray[np.float64], squares: NDArray[np.float64], kl: flo
 
 
 def margins_of(values: torch.Tensor) -> NDArray[np.float64]:
-    """Return the distance between the two largest logits of each row, float64 `[rows]`."""
+    """Return the distance between the two largest logits of each row, float64 `[rows]`.
+
+    Args:
+        values: logits, `[rows, columns]`, at least two columns.
+    """
     top = values.double().topk(2, dim=-1).values
     margins: NDArray[np.float64] = (top[:, 0] - top[:, 1]).numpy()
     return margins
 
 
 def margin_errors(reference: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-    """Return the change of the distance between the reference's two largest logits, float64 `[rows]`."""
+    """Return the change of the distance between the reference's two largest logits, float64 `[rows]`.
+
+    Args:
+        reference: logits, `[rows, columns]`, at least two columns.
+        values: logits of the changed model, of the same shape.
+    """
     places = reference.topk(2, dim=-1).indices
     change = (values.double() - reference.double()).gather(-1, places)
     return change[:, 0] - change[:, 1]

@@ -15,10 +15,14 @@ from .evaluate import outputs
 
 
 def comparable(loaded: LoadedModel, reference: LoadedModel) -> tuple[LoadedModel, LoadedModel]:
-    """Return a model and its reference with the same truncation length.
+    """Return a model and its reference with the same truncation length, the shorter one of the two.
+
+    Args:
+        loaded: the model.
+        reference: what it is compared with.
 
     Raises:
-        InputFileError: they have different kinds of outputs.
+        InputFileError: they have different kinds of outputs, or labels that cannot be matched.
     """
     if loaded.head.kind != reference.head.kind:
         raise InputFileError(

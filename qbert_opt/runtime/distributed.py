@@ -42,6 +42,9 @@ class Processes:
     def sum(self, array: Numbers) -> Numbers:
         """Sum an array over all processes; every process gets the sum.
 
+        Args:
+            array: of the same shape and type in all processes.
+
         Raises:
             UsageError: another process has ended.
         """
@@ -94,7 +97,14 @@ class Processes:
         self.sum(np.zeros(1))
 
     def share(self, costs: list[float]) -> list[int]:
-        """Positions of the pieces of work that are this process's: the dearest first, each to the least loaded."""
+        """Share work between the processes: the dearest piece first, each to the least loaded process (Graham 1969).
+
+        Args:
+            costs: of each piece of work in any unit; the same ones in all processes.
+
+        Returns:
+            Positions of the pieces that are this process's, ascending.
+        """
         loads = [0.0] * self.count
         mine = []
         for position in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):

@@ -45,7 +45,11 @@ def written() -> list[Path]:
 
 
 def is_progress(path: Path) -> bool:
-    """Whether a file keeps progress; that of a further process of a run ends in its number."""
+    """Return whether a file keeps progress; that of a further process of a run ends in its number.
+
+    Args:
+        path: only its name is read.
+    """
     name = path.stem if path.suffix[1:].isdigit() else path.name
     return name.endswith(PROGRESS)
 
@@ -231,7 +235,11 @@ def check_folder(target: Path) -> None:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of all files in a folder and its subfolders."""
+    """Return the bytes of all files in a folder and its subfolders.
+
+    Args:
+        folder: an existing folder.
+    """
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 

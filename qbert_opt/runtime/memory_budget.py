@@ -72,6 +72,11 @@ class MemoryShares:
     def refuse_less(self, part: int, needed: int, what: str) -> None:
         """Refuse a limit whose part cannot hold its smallest piece.
 
+        Args:
+            part: bytes that the part may hold under this limit.
+            needed: bytes of its smallest piece.
+            what: the piece, for the message.
+
         Raises:
             UsageError: says which limit would do.
         """

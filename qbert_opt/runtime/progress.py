@@ -20,4 +20,10 @@ class Progress(Protocol):
 
 
 def silent(done: int, total: int, what: str, /) -> None:
-    """Report nothing."""
+    """Report nothing; see `Progress`.
+
+    Args:
+        done: not used.
+        total: not used.
+        what: not used.
+    """

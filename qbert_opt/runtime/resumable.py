@@ -66,12 +66,25 @@ class Jobs:
             temporary.write_text("".join(self._line(key) for key in self.finished))
 
     def pending(self, keys: Sequence[str], costs: Sequence[float] | None = None) -> list[str]:
-        """Keys of this process's share that are not finished; `costs` balance the shares."""
+        """Return the keys of this process's share that are not finished.
+
+        Args:
+            keys: all jobs, the same ones in all processes.
+            costs: of each job in any unit, to balance the shares; None counts all alike.
+        """
         left = [i for i, key in enumerate(keys) if key not in self.finished]
         return [keys[left[i]] for i in self.processes.share([1.0 if costs is None else costs[i] for i in left])]
 
     def add(self, key: str, values: Sequence[float]) -> None:
-        """Keep what a job gave."""
+        """Keep what a job gave, in the progress file too.
+
+        Args:
+            key: of the job.
+            values: its result.
+
+        Raises:
+            UsageError: the progress file cannot be written.
+        """
         self.finished[key] = list(values)
         if self._path is None:
             return
@@ -82,13 +95,31 @@ class Jobs:
             raise disk_error(self._path, error) from None
 
     def gather(self, keys: Sequence[str]) -> dict[str, list[float]]:
-        """What every job gave, whichever process did it."""
+        """Return what every job gave, by key, whichever process did it; all processes must call this alike.
+
+        Args:
+            keys: all jobs, all finished.
+
+        Raises:
+            UsageError: another process has ended.
+        """
         if self.processes.count > 1:
             self._exchange(keys)
         return {key: self.finished[key] for key in keys}
 
     def run(self, keys: Sequence[str], job: Callable[[str], Sequence[float]]) -> dict[str, list[float]]:
-        """Do the jobs that are not finished, shared between the processes; all processes must call this alike."""
+        """Do the jobs that are not finished, shared between the processes; all processes must call this alike.
+
+        Args:
+            keys: all jobs.
+            job: does one of them and returns its result.
+
+        Returns:
+            What every job gave, by key.
+
+        Raises:
+            UsageError: the progress file cannot be written, or another process has ended.
+        """
         for key in self.pending(keys):
             self.add(key, job(key))
         return self.gather(keys)

@@ -135,7 +135,11 @@ class Scratch:
         self._end = 0
 
     def holds(self, address: int) -> bool:
-        """Return whether memory at an address is of this file."""
+        """Return whether memory at an address is of this file.
+
+        Args:
+            address: of the first byte.
+        """
         return any(contains(segment, address) for _, segment in self._segments)
 
     @property

@@ -97,20 +97,33 @@ def within_memory(samples: Sequence[TokenBatch], columns: int) -> list[TokenBatc
 
 
 def repeated(checks: Sequence[Check]) -> list[Check]:
-    """Return as many of the first checks, at least one, as have at most `KEPT_ANSWERS` numbers."""
+    """Return as many of the first checks, at least one, as have at most `KEPT_ANSWERS` numbers.
+
+    Args:
+        checks: texts with torch's outputs.
+    """
     sizes = np.cumsum([check.answers.size for check in checks])
     return list(checks[: max(1, int((sizes <= KEPT_ANSWERS).sum()))])
 
 
 def in_batches(samples: Sequence[TokenBatch]) -> list[TokenBatch]:
-    """Return some samples unpadded and the others in padded batches: both must work."""
+    """Return the first `ALONE` samples unpadded and the others in padded batches of that size: both must work.
+
+    Args:
+        samples: batches of one sample each; with `ALONE` samples or fewer, all of them are joined in one batch too.
+    """
     rest = samples[ALONE:]
     together = [joined(rest[start : start + ALONE]) for start in range(0, len(rest), ALONE)]
     return [*samples[:ALONE], *(together or [joined(samples)])]
 
 
 def longest_sample(samples: Sequence[TokenBatch], tokens: int) -> TokenBatch:
-    """Return one sample of maximum length, made of the samples' tokens: every position must work."""
+    """Return one sample of maximum length, made of the samples' tokens: every position must work.
+
+    Args:
+        samples: batches of one sample each.
+        tokens: its length.
+    """
     repeats = -(-tokens // sum(sample.mask.shape[1] for sample in samples))
     row = [*samples] * repeats
     inputs = {name: torch.cat([sample.inputs[name] for sample in row], 1)[:, :tokens] for name in samples[0].inputs}

@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The subject of a frontier: a score table, with or without a device."""
+    """The subject of a frontier.
+
+    Attributes:
+        label: its name in the picture and the table.
+        scores: predicted loss of each choice.
+        device: the target; None without one.
+    """
 
     label: str
     scores: ScoreTable
@@ -32,7 +38,13 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A frontier with its name; `trade_off` is None where no plan exists, and `reason` says why."""
+    """A frontier with its name.
+
+    Attributes:
+        label: name of its subject.
+        trade_off: the frontier; None where no plan exists.
+        reason: why there is none.
+    """
 
     label: str
     trade_off: TradeOff | None

@@ -100,7 +100,15 @@ def quantize_model(
 
 
 def kept_texts(loaded: LoadedModel, texts: LabeledTexts | None) -> CheckTexts | None:
-    """Return texts as a quantized folder keeps them for export checks; None for a plain module's samples."""
+    """Return texts as a quantized folder keeps them for export checks.
+
+    Args:
+        loaded: the model, for its tokenizer.
+        texts: to keep; None keeps none.
+
+    Returns:
+        None without texts, and for the samples of a plain module, which are no texts.
+    """
     if texts is None or loaded.given_head is not None:
         return None
     return check_texts_of(evaluation_batches(loaded, texts), texts.name)

@@ -47,13 +47,25 @@ class Request:
     least: str = "bytes"
 
     def amount(self, solved: Solved) -> float:
-        """Return the minimized amount of a plan: bytes of the file that limits count, or predicted seconds."""
+        """Return the minimized amount of a plan: bytes of the file that limits count, or predicted seconds.
+
+        Args:
+            solved: the plan.
+        """
         if self.least == "latency" and solved.report is not None:
             return solved.report.latency_s
         return file_bytes(solved.plan)
 
     def solve(self, constraints: PlanConstraints, inputs: tuple[ActivationChoice, ...]) -> Solved:
-        """Solve under other constraints and choices of inputs."""
+        """Solve under other constraints and choices of inputs.
+
+        Args:
+            constraints: in place of the request's.
+            inputs: that a plan chooses from; none plans no inputs.
+
+        Raises:
+            InfeasibleError: no plan keeps the limits.
+        """
         return solve_plans(
             self.scores, self.limits, device=self.device, workload=self.workload, constraints=constraints,
             activations=inputs,
@@ -81,6 +93,9 @@ class Route:
 
     def smallest(self, max_loss: float) -> Solved:
         """Return the smallest or fastest plan whose predicted loss, planned inputs included, keeps a limit.
+
+        Args:
+            max_loss: the limit, in the scores' unit of loss.
 
         Raises:
             InfeasibleError: there is none within the other limits.
@@ -156,12 +171,20 @@ def engine_route(request: Request, activations: Activations | None, reason: str 
 
 
 def file_bytes(plan: Allocation) -> int:
-    """Bytes that limits count: of the engine's file, or as packed in the quantized folder without an engine."""
+    """Return the bytes that limits count: of the engine's file, or as packed in the quantized folder without an engine.
+
+    Args:
+        plan: the plan.
+    """
     return plan.total_bytes if plan.engine is None else plan.engine.total_bytes
 
 
 def first_sentence(error: Exception) -> str:
-    """What an error says, without its advice."""
+    """Return what an error says, without its advice.
+
+    Args:
+        error: whose message begins with what went wrong.
+    """
     return str(error).split(". ")[0].rstrip(".")
 
 

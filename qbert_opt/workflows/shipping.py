@@ -83,7 +83,11 @@ class Shipped:
         return self.folder / QUANTIZED
 
     def moved(self, folder: Path) -> Shipped:
-        """Rename its folders to lie in another one, and return where they are."""
+        """Move its folders to another one, where they replace folders of the same name, and return where they are.
+
+        Args:
+            folder: an existing folder on the same file system.
+        """
         for part in (self.quantized, *([self.folder / self.exported.engine] if self.exported else ())):
             target = folder / part.name
             if target.exists():
@@ -101,6 +105,13 @@ def check_setup(
 ) -> CheckSetup:
     """Ask the float model about the check texts.
 
+    Args:
+        loaded: the float model.
+        data: the data set that was scored.
+        check: the texts to measure on.
+        engine_name: where the model will run; None measures in PyTorch.
+        activations: how the engine rounds the inputs of products; None takes the fastest way that the plan allows.
+
     Raises:
         InputFileError: labels that the model does not know.
     """
@@ -111,8 +122,13 @@ def check_setup(
 def answers_and_targets(loaded: LoadedModel, texts: LabeledTexts) -> tuple[Outputs, Targets | None]:
     """Return a model's answers to texts, and the right ones where there are labels.
 
+    Args:
+        loaded: the model, in evaluation mode.
+        texts: to answer.
+
     Raises:
         InputFileError: labels that the model does not know.
+        UsageError: there are no texts.
     """
     batches = evaluation_batches(loaded, texts)
     targets = read_targets(loaded, texts, batches)  # first, so that a wrong label is reported before a long run

@@ -27,7 +27,13 @@ from .quantize import as_scored, writing_quantizer
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A plan with its measured quality; a uniform plan is named after its choice."""
+    """A plan with its measured quality.
+
+    Attributes:
+        name: of the plan; a uniform plan is named after its choice.
+        allocation: the plan.
+        evaluation: what was measured.
+    """
 
     name: str
     allocation: Allocation
@@ -139,5 +145,9 @@ def measure_plans(
 
 
 def least_measured(measured: Sequence[Measured]) -> Measured:
-    """Return the plan with the smallest measured loss."""
+    """Return the plan with the smallest measured loss; one without a measured loss comes last.
+
+    Args:
+        measured: at least one plan.
+    """
     return min(measured, key=lambda m: float("inf") if m.evaluation.loss is None else m.evaluation.loss.value)
