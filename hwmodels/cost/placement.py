@@ -23,7 +23,14 @@ ELEMENTARY = {
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """The unit that runs an operation, its rate, the memories that feed it and the format of the weights."""
+    """Where an operation runs.
+
+    Attributes:
+        unit: the unit that runs it.
+        rate: the unit's rate for it.
+        path: the memories that feed the unit, nearest first.
+        format: format of the weights; None without weights.
+    """
 
     unit: Unit
     rate: Rate
@@ -153,7 +160,11 @@ def _rate(unit: Unit, kind: str, compute: NumberType | None) -> Rate | None:
 
 
 def is_measured(form: Format | None) -> bool:
-    """Whether the device file has measured products in this format, in whatever type the engine ran them."""
+    """Return whether the device file has measured products in a format, in whatever type the engine ran them.
+
+    Args:
+        form: of stored weights; None without weights.
+    """
     return form is not None and bool(form.efficiency_by_rows or form.efficiency_by_shape)
 
 

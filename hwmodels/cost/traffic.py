@@ -25,7 +25,15 @@ TYPE_BYTES = {"int4": 0.5, "int8": 1, "fp8": 1, "int16": 2, "fp16": 2, "bf16": 2
 
 @dataclass(frozen=True, slots=True)
 class Crossing:
-    """Bytes that cross the boundary below one memory; `weight_bytes` of the read ones are weights."""
+    """Bytes that cross the boundary below one memory.
+
+    Attributes:
+        memory: the memory on the far side of the boundary.
+        read_bytes: bytes read from it.
+        written_bytes: bytes written to it.
+        weight_bytes: those of the read ones that are weights.
+        passes: how many times the weights cross.
+    """
 
     memory: Memory
     read_bytes: int

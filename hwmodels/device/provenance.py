@@ -24,7 +24,13 @@ _NAMING = {"weight_bits", "row_groups", "group_sizes", "table_entries", "loaded_
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One number of a device file, in SI units, and its source (None: not stated)."""
+    """One number of a device file and its source.
+
+    Attributes:
+        path: where it stands in the file.
+        value: in SI units.
+        provenance: its source; None if not stated.
+    """
 
     path: str
     value: float

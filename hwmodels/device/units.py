@@ -47,7 +47,14 @@ _PREFIXES: dict[tuple[str, str], Fraction] = {
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What a quantity measures: its SI unit, the plausible range of a non-zero value, and an example."""
+    """What a quantity measures.
+
+    Attributes:
+        symbol: its SI unit.
+        least: smallest plausible value other than zero, in that unit.
+        most: largest plausible value, in that unit.
+        example: how it is written in a device file.
+    """
 
     symbol: str
     least: float

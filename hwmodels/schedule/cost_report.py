@@ -11,9 +11,13 @@ from .memory import MemoryPlan
 
 @dataclass(frozen=True, slots=True)
 class PeakBound:
-    """Upper bound on peak memory: activations, which no choice of weight format changes, and weights.
+    """Upper bound on peak memory.
 
     The program's row is `activation_bytes` + the sum of the chosen weights' bytes <= limit.
+
+    Attributes:
+        activation_bytes: of activations, which no choice of weight format changes.
+        weight_bytes: of the weights of this plan.
     """
 
     activation_bytes: int

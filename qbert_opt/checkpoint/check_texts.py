@@ -25,7 +25,7 @@ class CheckTexts(Frozen):
     Attributes:
         data: name of their data set.
         inputs: for each of the model's inputs, the values for each token of each sample, without padding.
-        positions: indices of the tokens with a label, for each sample; None if labels belong to samples.
+        positions: for each token of each sample, whether it has a label; None if labels belong to samples.
     """
 
     document_schema: str = Field(default=SCHEMA, alias="schema")
@@ -72,12 +72,23 @@ def check_texts_of(batches: Sequence[TokenBatch], data: str) -> CheckTexts:
 
 
 def write_check_texts(texts: CheckTexts, folder: Path) -> None:
-    """Write `check_texts.json`."""
+    """Write `check_texts.json`.
+
+    Args:
+        texts: to keep.
+        folder: the quantized folder.
+    """
     write_text(folder / CHECK_TEXTS, texts.model_dump_json(by_alias=True) + "\n")
 
 
 def read_check_texts(folder: Path) -> CheckTexts | None:
-    """Read `check_texts.json`; None if the folder has none (written by an earlier release, or from a plain module).
+    """Read `check_texts.json`.
+
+    Args:
+        folder: the quantized folder.
+
+    Returns:
+        None if the folder has none: written by an earlier release, or from a plain module.
 
     Raises:
         InputFileError: malformed.

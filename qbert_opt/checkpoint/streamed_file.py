@@ -59,6 +59,10 @@ class StreamedFile:
     def write(self, name: str, tensor: torch.Tensor) -> None:
         """Write one tensor.
 
+        Args:
+            name: as announced.
+            tensor: of the announced shape and type.
+
         Raises:
             RuntimeError: the tensor is unknown, has another shape than announced, or was already written (our bug).
         """

@@ -14,10 +14,15 @@ from .streamed_file import tensor_digests
 
 @dataclass(frozen=True, slots=True)
 class WrittenModel:
-    """A folder on disk: `tensor_bytes` of payload and `header_bytes` of safetensors header.
+    """A quantized folder on disk.
 
-    `written_by` is the quantizer that made the codes; `read_back` is the result of running the folder after it was
-    written.
+    Attributes:
+        folder: where.
+        encoder_bytes: of the encoder's matrices.
+        tensor_bytes: payload of the safetensors file.
+        header_bytes: header of the safetensors file.
+        written_by: the quantizer that made the codes.
+        read_back: result of running the folder after it was written.
     """
 
     folder: Path

@@ -13,7 +13,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The shape of a BERT-style encoder without a classifier."""
+    """The shape of a BERT-style encoder without a classifier.
+
+    Attributes:
+        name: for tables.
+        layers: number of blocks.
+        hidden: width of the hidden states.
+        heads: attention heads of each block.
+        inner: width between the two matrices of a feed-forward layer.
+        vocabulary: rows of the table of words.
+        positions: rows of the table of positions.
+    """
 
     name: str
     layers: int
@@ -54,7 +64,13 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Sizes at which matrix products are timed: rows m, inputs k and outputs n with k·n at most `largest`."""
+    """Sizes at which matrix products are timed.
+
+    Attributes:
+        rows: rows m of the input.
+        sizes: inputs k and outputs n.
+        largest: largest k·n.
+    """
 
     rows: tuple[int, ...]
     sizes: tuple[int, ...]

@@ -30,7 +30,14 @@ from .shapes import profile_of
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The terms of a simulated inference: seconds of kernels timed alone, operations, bytes from far memory."""
+    """The terms of a simulated inference.
+
+    Attributes:
+        products_s: seconds of matrix products with weights, timed alone.
+        others_s: seconds of all other kernels, timed alone.
+        operations: number of operations.
+        streamed_bytes: bytes from far memory; 0 if the model stays in the cache.
+    """
 
     products_s: float
     others_s: float
@@ -45,7 +52,15 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """Coefficients from kernels to the latency of a model; `stream_s_per_byte` is 1 / bandwidth of far memory."""
+    """Coefficients from the terms of `Work` to the latency of a model.
+
+    Attributes:
+        scale: of `products_s`.
+        others: of `others_s`.
+        launch_s: seconds per operation.
+        start_s: seconds per inference.
+        stream_s_per_byte: 1 / bandwidth of far memory.
+    """
 
     scale: float = 1.0
     others: float = 1.0

@@ -64,7 +64,12 @@ def one_of_each_kernel(bench: Bench) -> Iterator[BenchFormat]:
 
 @dataclass(frozen=True, slots=True)
 class KernelTable:
-    """Measured speeds, including the launch of each call."""
+    """Measured speeds, including the launch of each call.
+
+    Attributes:
+        products: by kernel, multiply-accumulates per second of products with weights.
+        elements: by kind of operation, elements per second; for `matmul`, multiplications of activations per second.
+    """
 
     products: Mapping[str, MeasuredGrid]
     elements: Mapping[str, MeasuredGrid]

@@ -29,7 +29,13 @@ SMALLEST_INPUT_SCALE = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class InputRange:
-    """A static range for all inputs of a product: `scale * (code - zero)`, with unsigned codes of `bits`."""
+    """A static range for all inputs of a product: `scale * (code - zero)`, with unsigned codes.
+
+    Attributes:
+        scale: step between two codes.
+        zero: the code that stands for 0.
+        bits: width of a code.
+    """
 
     scale: float
     zero: int

@@ -116,7 +116,11 @@ class Encoder:
     first_token: bool
 
     def module(self, name: str) -> Any:
-        """Return a module of the model."""
+        """Return a module of the model.
+
+        Args:
+            name: its whole name in the model.
+        """
         return self.loaded.model.get_submodule(name)
 
 

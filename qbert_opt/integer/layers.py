@@ -23,7 +23,13 @@ VALUE_TOP = 127
 
 @dataclass(frozen=True, slots=True)
 class Norm:
-    """Constants of a LayerNorm: gain and offset, `[hidden]`, and what is added to the variance."""
+    """Constants of a LayerNorm.
+
+    Attributes:
+        gamma: gain, `[hidden]`.
+        beta: offset, `[hidden]`.
+        epsilon: what is added to the variance.
+    """
 
     gamma: NDArray[np.float64]
     beta: NDArray[np.float64]
@@ -92,7 +98,11 @@ def add_to_stream(builder: Builder, name: str, branch: Value, stream: Value, lar
 
 
 def stream_grid(largest: float) -> Grid:
-    """Return the 16-bit grid for numbers up to a magnitude."""
+    """Return the 16-bit grid for numbers up to a magnitude.
+
+    Args:
+        largest: that magnitude.
+    """
     return Grid.symmetric(largest, STREAM_BITS)
 
 

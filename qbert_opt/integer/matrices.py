@@ -29,7 +29,13 @@ HEAD_TOP = 127  # largest code of a matrix that the plan does not quantize
 
 @dataclass(frozen=True, slots=True)
 class Codes:
-    """Weights `scale * w + rest`: signed codes w, int8 `[rows, columns]`; scale and rest, float64 `[rows, groups]`."""
+    """Weights `scale * w + rest`.
+
+    Attributes:
+        w: signed codes, int8 `[rows, columns]`.
+        scale: float64 `[rows, groups]`.
+        rest: float64 `[rows, groups]`.
+    """
 
     w: NDArray[np.int8]
     scale: NDArray[np.float64]

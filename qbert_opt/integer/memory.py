@@ -39,7 +39,12 @@ IN_PLACE = (Binary, Lookup, Mask, Requantize, Shift, SquareRoot)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a value is stored: from element `start` of the arena whose elements have `bits` bits."""
+    """Where a value is stored.
+
+    Attributes:
+        bits: width of the elements of its arena.
+        start: its first element there.
+    """
 
     bits: int
     start: int
@@ -127,7 +132,11 @@ class _Range:
 
 
 def bits_of(value: Value) -> int:
-    """Return the bits in which a value is stored: 8, 16 or 32."""
+    """Return the bits in which an element of a value is stored: 8, 16 or 32.
+
+    Args:
+        value: of a program.
+    """
     return 8 * stored_type(value)().itemsize
 
 

@@ -36,7 +36,11 @@ class Seen:
     sample: list[torch.Tensor] = field(default_factory=list)
 
     def see(self, values: torch.Tensor) -> None:
-        """Add the values of another batch, of any shape."""
+        """Add the values of another batch.
+
+        Args:
+            values: of any shape, at least one element.
+        """
         flat = values.flatten()
         self.low, self.high = min(self.low, float(flat.min())), max(self.high, float(flat.max()))
         self.sample.append(flat[:: max(1, len(flat) // KEPT)].clone())

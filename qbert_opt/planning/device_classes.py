@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class DevicePlan:
-    """A device with its best plan, or with the reason why no plan fits."""
+    """A device with its best plan.
+
+    Attributes:
+        device: its name.
+        plan: the plan; None where no plan fits.
+        reason: why there is none.
+    """
 
     device: str
     plan: Allocation | None

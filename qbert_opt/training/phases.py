@@ -61,9 +61,20 @@ class Step(Protocol):
     COST: float
 
     def num_phases(self, teacher: Teacher) -> int:
-        """Return the number of phases."""
+        """Return the number of phases.
+
+        Args:
+            teacher: the float model with the training text.
+        """
 
     def phases(
         self, student: Student, teacher: Teacher, rates: tuple[float, float], settings: RecoverySettings
     ) -> Iterator[Phase]:
-        """Yield the phases in order; the code after a `yield` runs once that phase has been trained."""
+        """Yield the phases in order; the code after a `yield` runs once that phase has been trained.
+
+        Args:
+            student: the model in training.
+            teacher: the float model with the training text.
+            rates: peak learning rates of weights and of ranges.
+            settings: of the whole training.
+        """

@@ -39,7 +39,11 @@ class LearnedRange(nn.Module):
 
     @torch.no_grad()
     def planned(self, before: PlannedActivation) -> PlannedActivation:
-        """Return the planned input with this range."""
+        """Return the planned input with this range.
+
+        Args:
+            before: the input as planned; everything but its range is kept.
+        """
         low, high = self.ends().tolist()
         return before.model_copy(update={"low": low, "high": high})
 

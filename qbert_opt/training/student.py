@@ -225,6 +225,9 @@ class Student(nn.Module):
 
         Codes then change only where the gradients of many updates agree. A weight that earlier training left at the
         border of its cell would change its code on the noise of a few.
+
+        Args:
+            prefix: of the names of the part's modules, ending in a dot; empty for all of them.
         """
         for module, matrix in self._trained().items():
             if f"{module}.".startswith(prefix):

@@ -95,8 +95,13 @@ class StoringTeacher(Teacher):
     def answer(self, index: int, modules: Mapping[Point, str]) -> Pass:
         """Return the stored pass over a batch, running and storing it first if it is new.
 
+        Args:
+            index: number of the batch.
+            modules: name of the student's module, by point; every point must be in `points`.
+
         Raises:
             InputFileError: the file is damaged or belongs to another run.
+            ValueError: a point is not stored.
         """
         if not modules.keys() <= set(self.points):
             raise ValueError(f"not stored: {', '.join(map(str, modules.keys() - set(self.points)))}")

@@ -20,10 +20,22 @@ class Master(Protocol):
     """Cuts, and where the least of them is largest."""
 
     def add(self, height: float, slope: FloatArray) -> None:
-        """Add the cut `height + slope·λ`, height ≤ 1, slope float [R]."""
+        """Add the cut `height + slope·λ`.
+
+        Args:
+            height: Value of the cut at λ = 0, at most 1.
+            slope: Float [R].
+        """
 
     def maximum(self, box: FloatArray) -> tuple[FloatArray, float]:
-        """Return the multipliers, float [R], in `[0, box]` at which the least cut is largest, and its value there."""
+        """Maximize the least of all cuts; there must be at least one.
+
+        Args:
+            box: Float [R], the largest value of each multiplier; the least is 0.
+
+        Returns:
+            The multipliers, float [R], and the least cut there; zeros and minus infinity if the engine fails.
+        """
 
 
 def master(rows: int) -> Master:

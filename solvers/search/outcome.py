@@ -29,10 +29,10 @@ class SearchLimits:
     """How long to search and how small the gap must become.
 
     Attributes:
-        relative_gap: the search may stop at this proven gap.
-        seed: of the engine's random decisions.
-        deadline: when to stop, in seconds on the clock of `time.perf_counter`.
-        most_nodes: of the tree of `milp`: an effort that does not depend on the machine; None is no limit.
+        relative_gap: The search may stop at this proven gap.
+        seed: Of the engine's random decisions.
+        deadline: When to stop, in seconds on the clock of `time.perf_counter`.
+        most_nodes: Of the tree of `milp`: an effort that does not depend on the machine. None is no limit.
     """
 
     relative_gap: float = 1e-6

@@ -62,7 +62,11 @@ class Mixture:
     sizes: torch.Tensor
 
     def mix(self, shares: torch.Tensor) -> None:
-        """Set the weight to W + Σ_k O_k ΔW_k, for O float `[choices]`; (0, …) restores it."""
+        """Set the weight to W + Σ_k O_k ΔW_k; shares of zero restore it.
+
+        Args:
+            shares: O, float `[choices]`.
+        """
         with torch.no_grad():
             change = shares.to(self.errors) @ self.errors
             matrix_of(self.layer).copy_(self.original + change.view(self.original.shape))
