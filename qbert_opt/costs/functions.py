@@ -1,4 +1,4 @@
-"""How softmax, LayerNorm and GELU are computed, and which way is cheapest on a device.
+"""How softmax, LayerNorm and GELU are computed, and which method is cheapest on a device.
 
 A device states its own rates for them, whatever arithmetic it uses. In integers, a function costs the elementary
 operations of its program (`integer.work`) on the first unit that supports them. In floating point, it runs on the first
@@ -43,7 +43,7 @@ I-BERT's polynomials, which keep a model's accuracy, have errors of 2.4e-3 (exp)
 
 
 def cheapest_ways(profile: ModelProfile, workload: Workload, device: Device) -> Ways:
-    """Return the way with the least predicted latency for each function, among those that are accurate enough.
+    """Return the method with the least predicted latency for each function, among those that are accurate enough.
 
     Args:
         profile: the model.
@@ -78,14 +78,14 @@ def parse_functions(text: str | None, profile: ModelProfile, workload: Workload,
     """Parse the option that says how functions are computed.
 
     Args:
-        text: `auto` for the cheapest ways in integers, ways as in `parse_ways`, or `float`; None returns None.
+        text: `auto` for the cheapest methods in integers, methods as in `parse_ways`, or `float`; None returns None.
         profile: the model.
         workload: sentences and tokens of one inference.
         device: the hardware that sets the prices.
 
     Raises:
         InfeasibleError: `auto`, and no unit of the device can compute some function in integers.
-        UsageError: the text names an unknown function or way.
+        UsageError: the text names an unknown function or method.
     """
     if text is None:
         return None
@@ -99,7 +99,7 @@ def parse_functions(text: str | None, profile: ModelProfile, workload: Workload,
 def with_functions(
     workload: Workload, profile: ModelProfile, device: Device | None, target: EngineTarget | None
 ) -> Workload:
-    """Return a workload whose functions an integer-only engine computes in the ways that are cheapest on the device.
+    """Return a workload whose functions an integer-only engine computes by the methods that are cheapest on the device.
 
     Args:
         workload: returned unchanged if it states how functions are computed, or if the engine is not integer-only.
@@ -150,7 +150,7 @@ def planned_functions(recorded: Mapping[str, str]) -> Functions | None:
     """Read what `recorded` returned.
 
     Args:
-        recorded: function -> way.
+        recorded: function -> method.
     """
     if not recorded:
         return None

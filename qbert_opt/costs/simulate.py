@@ -213,7 +213,7 @@ def simulate_baselines(
     Args:
         allocation: the plan, whose model and quantizer the baselines share.
         names: each is `fp32`, `fp16`, or `int2` to `int8`: the model stored so, with functions at the device's own
-            rates. Or the plan itself with all functions computed in one integer way, such as `table`, or in `float`.
+            rates. Or the plan itself with all functions computed by one integer method, such as `table`, or in `float`.
         device: the hardware.
         workload: sentences and tokens of one inference.
         inferences_per_s: rate of inferences, for power and bandwidth; None leaves them out.

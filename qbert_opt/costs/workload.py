@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 FLOAT: Final = "float"
 Functions = Ways | Literal["float"]
-"""How softmax, LayerNorm and GELU are computed: in integers by these ways, or in floating point."""
+"""How softmax, LayerNorm and GELU are computed: in integers by these methods, or in floating point."""
 Phase = Literal["encoder", "prefill", "decode"]
 DEFAULT_CONTEXT = 1024
 

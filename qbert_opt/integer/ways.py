@@ -10,7 +10,13 @@ from ..runtime.plugins import available
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """The method for each nonlinear function: names of files in `nonlinearities`, or of plug-ins."""
+    """The method for each nonlinear function: names of files in `nonlinearities`, or of plug-ins.
+
+    Attributes:
+        softmax: method for its exp.
+        activation: method for GELU and tanh.
+        norm: method for the square root of LayerNorm.
+    """
 
     softmax: str = "table"
     activation: str = "table"

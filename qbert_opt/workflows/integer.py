@@ -70,13 +70,13 @@ def planned_ways(folder: str | Path, text: str | None, device: Device | None) ->
 
     Args:
         folder: a quantized folder.
-        text: ways as in `parse_ways`, or `auto`; None takes those that the plan was priced with, else tables.
+        text: methods as in `parse_ways`, or `auto`; None takes those that the plan was priced with, else tables.
         device: hardware that sets the prices of `auto`.
 
     Raises:
         InfeasibleError: `auto`, and no unit of the device can compute some function in integers.
         InputFileError: a damaged plan.
-        UsageError: a function or way that does not exist, `auto` without a device, or a plan that was priced with
+        UsageError: a function or method that does not exist, `auto` without a device, or a plan that was priced with
             functions in floating point.
     """
     if text is not None and text != AUTO:
@@ -110,7 +110,7 @@ def integer_model(
         folder: a quantized folder whose plan rounds the inputs of matrices in static ranges.
         texts: calibration text for the ranges that the plan does not fix.
         output: folder to write, completely or not at all.
-        ways: which way computes which nonlinear function.
+        ways: method for each nonlinear function.
         num_texts: how many of the texts are used.
         emit: names of emitters, which write the program for other tools into the same folder.
         emit_tokens: longest text that their files accept; None takes the program's.
