@@ -16,7 +16,7 @@ class Shape:
     """The shape of a BERT-style encoder without a classifier.
 
     Attributes:
-        name: for tables.
+        name: of the model.
         layers: number of blocks.
         hidden: width of the hidden states.
         heads: attention heads of each block.

@@ -114,6 +114,7 @@ def check_setup(
 
     Raises:
         InputFileError: labels that the model does not know.
+        UsageError: there are no check texts.
     """
     truth, targets = answers_and_targets(loaded, check)
     return CheckSetup(loaded, data, check, truth, targets, engine_name, activations)
