@@ -89,10 +89,8 @@ def read_program(folder: Path) -> Program:
     document = read_document(path, _Document, SCHEMA)
     try:
         inputs = tuple(_valid(Value, entry) for entry in document.inputs)
-        operations = tuple(_valid(KINDS[entry.pop("kind")], entry) for entry in document.operations)
+        operations = tuple(_operation(index, entry) for index, entry in enumerate(document.operations))
         outputs = tuple(_valid(Output, entry) for entry in document.outputs)
-    except KeyError as error:
-        raise InputFileError(f"{path}: no operation is called {error}. {REMEDY}") from None
     except ValueError as error:
         fault = first_fault(error) if isinstance(error, ValidationError) else error
         raise InputFileError(f"{path}: {fault}. {REMEDY}") from None
@@ -105,6 +103,14 @@ def read_program(folder: Path) -> Program:
     except (OverflowFound, ValueError, IndexError, KeyError) as error:
         raise InputFileError(f"{path}: {error}. {REMEDY}") from None
     return program
+
+
+def _operation(index: int, entry: dict[str, Any]) -> Operation:
+    name = entry.pop("kind", None)
+    if not isinstance(name, str) or name not in KINDS:
+        raise ValueError(f"operations.{index}.kind: found {name!r}; legal: {', '.join(sorted(KINDS))}")
+    operation: Operation = _valid(KINDS[name], entry)
+    return operation
 
 
 def _valid(kind: type[Any], entry: dict[str, Any]) -> Any:

@@ -102,8 +102,11 @@ def test_a_program_that_was_tampered_with_is_refused(written, tmp_path):
     del narrowed["shfit"]
     narrowed["a"] = "nothing"
     assert "not defined before it" in refusal()
-    narrowed["kind"] = "Explode"
-    assert "no operation is called 'Explode'" in refusal()
+    for unknown in ("Explode", ["Binary"], None):
+        narrowed["kind"] = unknown
+        assert f"kind: found {unknown!r}; legal: Binary, " in refusal()
+    del narrowed["kind"]
+    assert "kind: found None; legal: Binary, " in refusal()
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
