@@ -9,6 +9,8 @@ that names what is left; the same command must then run to its end and leave not
 """
 
 import argparse
+import functools
+import gc
 import json
 import os
 import random
@@ -22,20 +24,25 @@ from collections import Counter
 from pathlib import Path
 
 import torch
+import typer
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "qbert_opt"))
 from families import LABELS, tiny_model, tokenizer
 
 from qbert_opt.checkpoint.reader import load_quantized
-from qbert_opt.cli import main
+from qbert_opt.cli import app, main, solving  # noqa: F401
 from qbert_opt.engines.record import read_record
 from qbert_opt.models.loading import load_model
 from qbert_opt.planning.frontier import TradeOff
+from qbert_opt.reports import exchange as exchange_report  # noqa: F401
+from qbert_opt.reports import plan as plan_report  # noqa: F401
 from qbert_opt.runtime.provenance import code_commit
 from qbert_opt.scoring import diagnosis, sensitivity  # noqa: F401
 from qbert_opt.spec.allocation import read_allocation
 from qbert_opt.spec.scores import read_scores
-from qbert_opt.workflows import export, quantize, rescore  # noqa: F401
+from qbert_opt.workflows import export, export_config, quantize, rescore, solve  # noqa: F401
+
+typer.main.get_command = functools.cache(typer.main.get_command)  # so that the verbs are built before a fork
 
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 SAID = {signal.SIGINT: (130, "qbert-opt: interrupted; "), signal.SIGTERM: (143, "qbert-opt: terminated; ")}
@@ -206,6 +213,8 @@ if __name__ == "__main__":
     options = parser.parse_args()
     output = Path(options.output).absolute()
     torch.set_num_threads(1)
+    typer.main.get_command(app.app)
+    gc.freeze()  # a fork that collects garbage would copy every page of what was imported
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         prepare()

@@ -10,8 +10,10 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-IMPORTED = ["qbert_opt.cli.main", "qbert_opt.workflows.quantize", "qbert_opt.workflows.recover",
-            "transformers.models.bert.modeling_bert", "pytest"]  # fmt: skip
+IMPORTED = [
+    "qbert_opt.cli.main", "qbert_opt.cli.app", "qbert_opt.workflows.quantize", "qbert_opt.workflows.recover",
+    "qbert_opt.workflows.score", "qbert_opt.workflows.solve", "transformers.models.bert.modeling_bert", "pytest",
+]  # fmt: skip
 
 
 def start(log: Path, arguments, prepare=None):

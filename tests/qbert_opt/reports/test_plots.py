@@ -123,8 +123,9 @@ def test_losses_have_their_standard_error(found):
         assert segment[0][1] > 0
 
 
-def test_a_surface_has_a_dot_for_each_plan(reference, car_soc):
-    found = trade_off(PlanningTask(reference, Limits(), device=car_soc), ("bytes", "energy"), points=6)
+def test_a_surface_has_a_dot_for_each_plan(rtn_scores, car_soc):
+    found = trade_off(PlanningTask(rtn_scores, Limits(), device=car_soc), ("bytes", "energy"), points=20)
+    assert len(found.points) > 5
     dots, squares = surface.draw(found).axes[0].collections
     assert len(dots.get_offsets()) == len(found.points)
     assert len(squares.get_offsets()) == len(found.uniform)
