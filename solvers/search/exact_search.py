@@ -26,8 +26,8 @@ ROW_SPAN = 1e4
 _MOST_REJECTED = 50
 _SMALL = 100  # columns; below this a second search costs almost nothing
 _MOST_DIFFERENCES = 200_000
-_QUICK_PLANS = 50_000
-"""Partial plans (about 0.2 s) after which an engine is the better choice."""
+_QUICK_PLANS, _QUICK_PLANS_IN_TWO_ROWS = 50_000, 500_000
+"""Partial plans (about 0.2 and 3 s) after which an engine is the better choice; up to two rows, few are undominated."""
 
 
 class Engine(Protocol):
@@ -180,7 +180,8 @@ class PartialPlansFirst:
         """Search for a plan below `cost`."""
         bound = relaxation.bound
         if program.max_families is None:
-            quick = partial_plans.close(program, relaxation, plan, cost, limits, _QUICK_PLANS)
+            most = _QUICK_PLANS if len(program.rows) > 2 else _QUICK_PLANS_IN_TWO_ROWS
+            quick = partial_plans.close(program, relaxation, plan, cost, limits, most)
             if quick.finished or limits.expired():
                 return quick
             bound = quick.bound

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..model.program import FloatArray, IntArray, Program
+from .dominance import undominated
 from .outcome import Outcome, SearchLimits, tie_cutoff
 from .relaxation import Relaxation
 
@@ -22,8 +23,6 @@ MOST_STATES = 3_000_000
 """Largest number of partial plans kept over all groups in one pass (a few seconds)."""
 _WIDTHS = (200, 2_000, 200_000)
 """Largest number of partial plans kept for one group, in each pass."""
-_RIVALS = 200  # number of cheapest partial plans that others are compared with, if there are several rows
-_BLOCK = 256
 _FACTORS = (0.0, 0.5, 0.8, 1.2, 2.0)
 _ADDED = (0.01, 0.05, 0.2)
 _DRAWN = 24
@@ -151,7 +150,7 @@ class _Search:
             kept = kept[self.bounds(usage, cost, kept, least_adjusted[:, depth], slice(1)) <= self.ceiling]
             bounds = self.bounds(usage, cost, kept, least_adjusted[:, depth], slice(None))
             kept, bounds = kept[bounds <= self.ceiling], bounds[bounds <= self.ceiling]
-            best = _undominated(usage[:, kept], cost[kept])
+            best = undominated(usage[:, kept], cost[kept])
             kept, bounds = kept[best], bounds[best]
             if len(kept) > width:
                 order = np.argsort(bounds, kind="stable")
@@ -209,35 +208,3 @@ class _Search:
         if not self.program.fits(plan):
             return _Pass(None, min(left_out, cheapest))
         return _Pass(self.columns[plan], left_out)
-
-
-def _undominated(usage: FloatArray, cost: FloatArray) -> IntArray:
-    """Return the partial plans that no other one dominates.
-
-    With one row, all dominated ones are removed; with several rows, those dominated by one of the cheapest, which is
-    most of them.
-    """
-    order = np.lexsort((*usage[::-1], cost))
-    if len(order) < 2 or not len(usage):
-        return order[:1] if not len(usage) else order
-    if len(usage) == 1:
-        lowest = np.minimum.accumulate(usage[0, order])
-        first: IntArray = order[np.concatenate([[True], lowest[1:] < lowest[:-1]])]
-        return first
-    ordered = usage[:, order]
-    kept = np.ones(len(order), dtype=bool)
-    rivals = ordered[:, :0]
-    for start in range(0, len(order), _BLOCK):
-        block = ordered[:, start : start + _BLOCK]
-        width = block.shape[1]
-        beaten = np.tri(width, k=-1, dtype=bool).T if rivals.shape[1] < _RIVALS else np.zeros((0, width), dtype=bool)
-        against = np.concatenate([rivals, block], axis=1) if len(beaten) else rivals
-        beaten = np.concatenate([np.ones((rivals.shape[1], width), dtype=bool), beaten])
-        for theirs, own in zip(against, block, strict=True):
-            beaten &= theirs[:, None] <= own
-        alive = ~beaten.any(axis=0)
-        kept[start : start + _BLOCK] = alive
-        if rivals.shape[1] < _RIVALS:
-            rivals = np.concatenate([rivals, block[:, alive]], axis=1)
-    result: IntArray = order[kept]
-    return result
