@@ -143,5 +143,5 @@ def gain_of_next_ms(task: PlanningTask, plan: Plan, judged: Judgement | None) ->
         return None
     if judged is None:
         return max(0.0, plan.solution.value - wider.solution.value)
-    again = cross_fit(wider_task, wider.problem)
+    again = wider.judged or cross_fit(wider_task, wider.problem)
     return None if again is None else judged.loss - again.loss

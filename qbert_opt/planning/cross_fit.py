@@ -191,6 +191,24 @@ def fixed_std_error(task: PlanningTask, loss: float, chosen: NDArray[np.int_]) -
     return math.sqrt(float(np.var(losses, ddof=1)) / len(losses) + _scale_variance(task, loss))
 
 
+def unchosen(task: PlanningTask, choice: Sequence[int]) -> Judgement | None:
+    """Predict the loss of a plan that no text chose, such as the fastest one: every fold may evaluate it.
+
+    Args:
+        task: the task, with the scores on each fold.
+        choice: option of each item, streamed or resident.
+
+    Returns:
+        Its mean loss over the folds with its standard error; None if the scores have fewer than two folds.
+    """
+    if len(task.folds) < 2:
+        return None
+    chosen = np.array(choice) % task.folds.shape[2]
+    loss = float(np.mean([loss_of(fold, chosen) for fold in task.folds]))
+    error = fixed_std_error(task, loss, chosen)
+    return None if error is None else Judgement(loss, error, len(task.folds))
+
+
 def _scale_variance(task: PlanningTask, loss: float) -> float:
     scale = task.scores.scale
     return 0.0 if scale is None else (loss * scale.std_error / scale.value) ** 2

@@ -180,7 +180,7 @@ def _safest(
 
 def _answer(task: PlanningTask, options: SolverOptions, activations: Sequence[ActivationChoice]) -> Answer:
     task, plan, planned = solve_rounded(task, options, activations)
-    judged = cross_fit(task, judged_program(task, plan))
+    judged = plan.judged or cross_fit(task, judged_program(task, plan))
     loss = task.sum_of_scores(plan.storage) if judged is None else judged.loss
     more = math.fsum(item.predicted_loss for item in planned)
     return Answer(task, replace(plan, judged=judged), planned, loss + more + cache_loss(task))

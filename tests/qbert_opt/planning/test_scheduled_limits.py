@@ -66,6 +66,21 @@ def test_the_nearest_feasible_latency_in_the_message_is_feasible(reference, car_
     assert plan.device.latency_s <= named_s * 1.001
 
 
+@pytest.mark.slow
+def test_the_fastest_plan_is_predicted_by_its_own_scores(reference, car_soc):
+    """Where only the fastest plan meets a latency, no text chose it: slower plans do not predict its loss."""
+    few = PlanConstraints(bits=(2, 8), groupings=("rows:1", "columns:128"))
+    task = PlanningTask(reference, Limits(encoder_bytes=25_000_000, latency_s=0.01), device=car_soc, constraints=few)
+    with pytest.raises(InfeasibleError, match="nearest feasible") as refused:
+        solve_task(task, SolverOptions())
+    named_s = float(str(refused.value).split("nearest feasible ")[1].split(" ms")[0]) / 1e3
+    task = task.under(Limits(encoder_bytes=25_000_000, latency_s=named_s * 1.0001))
+    plan = solve_task(task, SolverOptions())
+    assert plan.judged.folds == len(task.folds)
+    assert plan.judged.loss == pytest.approx(plan.solution.value, rel=1e-6)
+    assert plan.problem.capacity[SCHEDULED["latency_s"]] == pytest.approx(plan.solution.usage[SCHEDULED["latency_s"]])
+
+
 def test_a_search_that_is_cut_short_proves_nothing(reference_sums, car_soc):
     """A latency that a plan keeps is not called infeasible where the time is over before the caps were tightened."""
     few = PlanConstraints(bits=(2, 4, 8), groupings=("rows:1", "columns:64"))
