@@ -11,22 +11,24 @@ import numpy as np
 
 from solvers import random_plans, shadow_price
 
-from ..errors import NoPlanFoundError
+from ..errors import InfeasibleError, NoPlanFoundError
 from ..spec.planned import PlannedActivation, UniformPlan
 from .assembly import Judgement
 from .cross_fit import cross_fit, fixed_std_error
-from .program import SCHEDULED, PlanningTask
-from .solving import Plan, SolverOptions
+from .program import FLOORS, SCHEDULED, PlanningTask
+from .solving import Plan, SolverOptions, placed, used
 from .task_solver import solve_task
+from .traffic_limit import TRAFFIC
 
 MB, MS = 1_000_000, 1e-3
 RANDOM_PLANS = 3
+NUM_UNIFORM = 3
 
 
 def best_uniform_plans(
     task: PlanningTask, plan: Plan, activations: Sequence[PlannedActivation] = ()
 ) -> list[UniformPlan]:
-    """Return the three best plans that give every matrix one choice, within the limits on bytes and loss.
+    """Return the three best plans that give every matrix one choice, within all limits.
 
     Args:
         task: scores, limits and hardware.
@@ -35,55 +37,51 @@ def best_uniform_plans(
     """
     matrices = slice(0, task.num_matrices)
     names = [c.name for c in task.choices]
-    tables = [
-        (i, names.index(plan.storage[item.module].choice.name))
-        for i, item in enumerate(task.items)
-        if i >= task.num_matrices
-    ]
-    table_loss = math.fsum(task.value[at] for at in tables)
-    table_bytes = {"encoder_bytes": 0.0, "total_bytes": sum(task.tables.usage["total_bytes"][at] for at in tables)}
-    rows = [task.hard[name] for name in table_bytes if name in task.hard]
-    capacity = min((row.capacity - table_bytes[row.resource] for row in rows), default=math.inf)
-    held = task.hard.get("held_bytes")
+    tables = [names.index(plan.storage[item.module].choice.name) for item in task.items[task.num_matrices :]]
+    table_loss = math.fsum(task.value[task.num_matrices + i, column] for i, column in enumerate(tables))
     max_loss = math.inf if task.constraints.max_loss is None else task.constraints.max_loss
     max_loss -= math.fsum(item.predicted_loss for item in activations)
-    uniform_plans = []
-    for j, c in enumerate(task.choices):
+    size = task.tables.usage["encoder_bytes"][matrices].sum(axis=0)
+    least = np.zeros(len(names)) if task.goal is None else task.tables.usage[task.goal][matrices].sum(axis=0)
+    loss = [math.fsum([*task.value[matrices, j], table_loss]) for j in range(len(names))]
+    found: list[UniformPlan] = []
+    for j in sorted(np.flatnonzero(task.legal[matrices].all(axis=0)).tolist(), key=lambda j: (least[j], loss[j])):
+        chosen = [*[j] * task.num_matrices, *tables]
         masked = any((i, j) in task.tables.masks for i in range(task.num_matrices))
-        size = int(task.tables.usage["encoder_bytes"][:, j].sum())
-        if held is not None:
-            in_memory = [
-                *task.tables.usage["held_bytes"][matrices, j],
-                *(task.tables.usage["held_bytes"][at] for at in tables),
-            ]
-            masked = masked or math.fsum(in_memory) > held.capacity
-        masked = masked or not _keeps_rates(task, [*((i, j) for i in range(task.num_matrices)), *tables])
-        if task.legal[matrices, j].all() and not masked and size <= capacity:
-            loss = math.fsum([*task.value[matrices, j], table_loss])
-            chosen = np.array([*[j] * task.num_matrices, *(column for _, column in tables)])
-            error = fixed_std_error(task, loss, chosen)
-            rival = UniformPlan(choice=c.name, encoder_bytes=size, predicted_loss=loss, predicted_std_error=error)
-            uniform_plans.append((j, rival))
-    least = np.zeros(len(task.choices)) if task.goal is None else task.tables.usage[task.goal][matrices].sum(axis=0)
-    kept = [(least[j], rival.predicted_loss, rival) for j, rival in uniform_plans if rival.predicted_loss <= max_loss]
-    return [uniform for *_, uniform in sorted(kept, key=lambda row: row[:2])][:3]
+        if masked or loss[j] > max_loss or not _meets_limits(task, chosen):
+            continue
+        error = fixed_std_error(task, loss[j], np.array(chosen))
+        found.append(
+            UniformPlan(choice=names[j], encoder_bytes=int(size[j]), predicted_loss=loss[j], predicted_std_error=error)
+        )
+        if len(found) == NUM_UNIFORM:
+            break
+    return found
 
 
-def _keeps_rates(task: PlanningTask, chosen: Sequence[tuple[int, int]]) -> bool:
-    """Whether a plan of a decoder meets the limits on time, energy and traffic, by their separable upper bounds.
+def _meets_limits(task: PlanningTask, choice: Sequence[int]) -> bool:
+    """Whether a plan meets every limit. It is simulated only where sums over its items do not tell.
 
     Args:
         task: scores, limits and hardware.
-        chosen: item and option of each choice.
+        choice: option of each item, all streamed.
     """
-    items, options = (list(indices) for indices in zip(*chosen, strict=True))
-    for row in task.rows if task.profile.causal else ():
-        used = SCHEDULED.get(row.resource, row.resource)
-        if row.resource in (*SCHEDULED, "dram_bytes", "bops"):
-            most = row.stated - task.tables.fixed[used] if row.resource in SCHEDULED else row.capacity
-            if task.tables.usage[used][items, options].sum() > most:
-                return False
-    return True
+    items = range(len(choice))
+    usage = {name: float(table[items, choice].sum()) for name, table in task.tables.usage.items()}
+    over = [name for name, row in task.hard.items() if usage[name] > row.capacity]
+    if any(name != TRAFFIC or not task.has_scratchpad for name in over):
+        return False
+    fixed = task.tables.fixed
+    bounds = [(row, FLOORS[row.resource], SCHEDULED[row.resource]) for row in task.scheduled]
+    if any(usage[low] + fixed[low] > row.stated for row, low, _ in bounds):
+        return False
+    if not over and all(usage[high] + fixed[high] <= row.stated for row, _, high in bounds):
+        return True
+    try:
+        storage, report, token = placed(task, choice)
+    except InfeasibleError:
+        return False
+    return all(used(task, storage, report, token, row) <= row.stated for row in task.rows)
 
 
 def median_random_loss(task: PlanningTask, plan: Plan) -> float | None:

@@ -24,6 +24,8 @@ from .traffic_limit import TRAFFIC, bits_first
 
 RELATIVE_GAP = 1e-3  # of each fold's plan; far below the spread between folds
 TIME_LIMIT_S = 5.0  # for each fold's plan
+MOST_EXACT_LIMITS = 2  # above this a proof takes seconds to minutes, and a time limit would depend on the machine
+SEVERAL_LIMITS_GAP = 0.02  # proven; the plans are within 0.006 of the best found, and a worse plan predicts more loss
 JOINT_ROOM = 1e-3  # relative, of a resource that residency lowers: the least use leaves other scores hardly any plan
 
 
@@ -43,7 +45,11 @@ def chosen_by(
     """
     columns = values.shape[1]
     tiled = np.tile(np.where(task.legal, values, np.nan), (1, len(problem.options) // columns))
-    solution = solve(replace(problem, value=tiled), "auto", relative_gap=relative_gap, time_limit_s=TIME_LIMIT_S)
+    program, limited = replace(problem, value=tiled), sum(limit < math.inf for limit in problem.capacity.values())
+    if limited > MOST_EXACT_LIMITS and problem.max_families is None:
+        solution = solve(program, "lagrangian", relative_gap=max(relative_gap, SEVERAL_LIMITS_GAP))
+    else:
+        solution = solve(program, "auto", relative_gap=relative_gap, time_limit_s=TIME_LIMIT_S)
     return None if solution.choice is None else np.array(solution.choice) % columns
 
 

@@ -22,9 +22,8 @@ from .comparisons import best_uniform_plans, gain_of_next_mb, gain_of_next_ms, m
 from .constraints import PlanConstraints
 from .cross_fit import cross_fit, judged_program
 from .loss_limit import solve_asked
-from .plan_bytes import limited_bytes
 from .program import LOSS, RESIDENT_GOALS, PlanningTask
-from .solving import Plan, SolverOptions, attempt
+from .solving import Plan, SolverOptions, attempt, used
 from .task_solver import GOAL_TOLERANCE
 
 if TYPE_CHECKING:
@@ -137,13 +136,11 @@ def _loss_binds(task: PlanningTask, plan: Plan) -> bool:
 
 
 def _limit(task: PlanningTask, plan: Plan, row: Row) -> Limit:
-    own = limited_bytes(task.profile, plan.storage, task.target)
-    used = own[row.measure] if row.measure in own else plan.measured(row.measure)
     binds = row.resource in plan.solution.binding and tightest(task.rows)[row.resource] is row
     return Limit(
         resource=row.measure,
         capacity=row.stated,
-        used=used,
+        used=used(task, plan.storage, plan.report, plan.token, row),
         source=row.source,
         binds=binds or row.measure in plan.tightened,
     )

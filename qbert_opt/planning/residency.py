@@ -13,6 +13,7 @@ from solvers import ChoiceProblem, solve
 from ..costs.decoding import seconds_of
 from ..costs.operations import Storage
 from ..costs.pricing import OptionTables
+from ..errors import InfeasibleError
 
 if TYPE_CHECKING:
     from hwmodels import Device
@@ -62,6 +63,9 @@ def least_energy_residency(
 
     Returns:
         The same choices, each streamed or resident.
+
+    Raises:
+        InfeasibleError: no placement keeps the capacities.
     """
     streamed = np.array([tables.options.index(Storage(s.choice)) for s in chosen])
     pairs = np.stack([streamed, streamed + len(tables.options) // 2], axis=1)
@@ -78,4 +82,6 @@ def least_energy_residency(
         "lagrangian" if len(capacity) == 1 else "auto",  # with two rows its repair step may find no plan
         relative_gap=RESIDENCY_GAP,
     )
-    return [tables.options[pair[j]] for pair, j in zip(pairs.tolist(), placed.choice or (), strict=True)]
+    if placed.choice is None:
+        raise InfeasibleError("not enough weights fit on chip to keep the limit on DRAM traffic.")
+    return [tables.options[pair[j]] for pair, j in zip(pairs.tolist(), placed.choice, strict=True)]

@@ -16,7 +16,9 @@ from solvers import PROVEN_GAP, ChoiceProblem, ChoiceSolution, SolverError, Stat
 from ..costs.operations import Storage
 from ..costs.phases import simulate_phases
 from ..errors import NoPlanFoundError, UsageError
+from ..spec.limits import Row
 from ..spec.quantities import measured, shown_apart
+from .plan_bytes import limited_bytes
 from .program import RESIDENT_GOALS, PlanningTask
 from .residency import least_energy_residency
 
@@ -188,6 +190,26 @@ def placed(
         target=task.target,
     )  # fmt: skip
     return storage, report, token
+
+
+def used(
+    task: PlanningTask,
+    storage: Mapping[str, Storage],
+    report: CostReport | None,
+    token: CostReport | None,
+    row: Row,
+) -> float:
+    """Return what a plan uses of a limited quantity, in the limit's unit.
+
+    Args:
+        task: limits and hardware.
+        storage: how each item is stored, by module.
+        report: the simulator's report, of a decoder's prompt; None without a device.
+        token: that of a decoder's token; None for an encoder.
+        row: the limit.
+    """
+    own = limited_bytes(task.profile, storage, task.target)
+    return own[row.measure] if row.measure in own else measured(report, row.measure, token)
 
 
 def search_ended(options: SolverOptions) -> str:

@@ -76,15 +76,18 @@ def settle(program: Program, limits: SearchLimits, cutoff: float) -> Outcome:
     if plan is None:  # no repair worked, so a search must find the first plan or prove that there is none
         closer = exact_search.PartialPlansFirst(minimise_by_scipy)
         return closer(program, relaxation, None, cutoff, replace(limits, most_nodes=MOST_NODES_TO_FIRST))
-    outcome = _improve(program, relaxation, plan, limits)
+    cost = float(program.cost[plan].sum())
+    outcome = exact_search.without_slack_rows(_improve, program, relaxation, plan, cost, limits)
     if outcome.columns is not None and program.cost[outcome.columns].sum() >= cutoff:
         return replace(outcome, columns=None)
     return outcome
 
 
-def _improve(program: Program, relaxation: Relaxation, plan: IntArray, limits: SearchLimits) -> Outcome:
+def _improve(
+    program: Program, relaxation: Relaxation, plan: IntArray | None, cost: float, limits: SearchLimits
+) -> Outcome:
     """Search the core, or a window of it, with a fixed effort."""
-    cost = float(program.cost[plan].sum())
+    assert plan is not None
     if cost - relaxation.bound <= limits.relative_gap * abs(cost):
         return Outcome(plan, min(relaxation.bound, cost), finished=True)
     core = exact_search.core_of(program, relaxation, cost)

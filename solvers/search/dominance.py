@@ -73,7 +73,7 @@ def _undominated_by_cheapest(ordered: FloatArray) -> NDArray[np.bool_]:
         beaten = np.ones((rivals.shape[1], block.shape[1]), dtype=bool)
         for theirs, own in zip(rivals, block, strict=True):
             beaten &= theirs[:, None] <= own
-        alive = ~beaten.any(axis=0)
+        alive = np.asarray(~beaten.any(axis=0))
         if rivals.shape[1] < _RIVALS:
             alive[alive] = ~_beaten_within(block[:, alive]).any(axis=0)
             rivals = np.concatenate([rivals, block[:, alive]], axis=1)

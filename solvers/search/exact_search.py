@@ -143,7 +143,33 @@ def best_plan_from(
         plan, cost = None, cutoff
     if cost < np.inf and cost - relaxation.bound <= limits.engine_gap() * abs(cost):
         return Outcome(plan, min(relaxation.bound, cost), finished=True), relaxation.plans
-    return closer(program, relaxation, plan, cost, limits), relaxation.plans
+    return without_slack_rows(closer, program, relaxation, plan, cost, limits), relaxation.plans
+
+
+def without_slack_rows(
+    closer: Closer, program: Program, relaxation: Relaxation, plan: IntArray | None, cost: float, limits: SearchLimits
+) -> Outcome:
+    """Close a gap without the rows that the relaxation does not use up, and with them only if the plan breaks one.
+
+    Fewer rows leave more partial plans dominated. Without a row every bound stays a bound, so a plan that keeps the row
+    all the same is as good as proven with it.
+
+    Args:
+        closer: Searches between the bound and the best known plan.
+        program: Presolved.
+        relaxation: Its relaxation; a row without a multiplier is not used up.
+        plan: The best known plan, or None.
+        cost: Its cost, or a cutoff that a plan must stay below, or infinity.
+        limits: Time and gap.
+    """
+    used_up = relaxation.multipliers > 0
+    if used_up.any() and not used_up.all():
+        part = replace(program, rows=program.rows[used_up], rhs=program.rhs[used_up])
+        loose = replace(relaxation, multipliers=relaxation.multipliers[used_up])
+        outcome = closer(part, loose, plan, cost, limits)
+        if outcome.columns is None or program.fits(outcome.columns):
+            return outcome
+    return closer(program, relaxation, plan, cost, limits)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,11 @@ from qbert_opt.errors import InfeasibleError, NoPlanFoundError, UsageError
 from qbert_opt.planning.constraints import PlanConstraints
 from qbert_opt.planning.planner import allocate
 from qbert_opt.planning.program import FLOORS, SCHEDULED, PlanningTask
+from qbert_opt.planning.recipes import uniform_allocation
 from qbert_opt.planning.scheduled_limits import broken, enforced
 from qbert_opt.planning.solving import SolverOptions, placed
 from qbert_opt.planning.task_solver import solve_task
+from qbert_opt.spec.choices import choice
 from qbert_opt.spec.limits import Limits
 
 
@@ -115,3 +117,16 @@ def test_numpys_whole_numbers_count_too():
     workload = Workload(np.int64(16), np.int32(2))
     assert (workload.seq_len, workload.batch_size, workload.tokens) == (16, 2, 32)
     assert type(workload.seq_len) is type(workload.batch_size) is int and workload == Workload(16, 2)
+
+
+def test_uniform_plans_beside_a_plan_meet_its_latency(reference, car_soc):
+    """As they are simulated; the best by bytes alone is too slow here and is not recommended."""
+    most = 0.019
+    plan = allocate(reference, Limits(encoder_bytes=25_000_000, latency_s=most), device=car_soc)
+    by_bytes = allocate(reference, Limits(encoder_bytes=25_000_000), device=car_soc)
+    fast = {
+        name: uniform_allocation(reference, choice(name), device=car_soc).device.latency_s <= most
+        for name in {rival.choice for rival in (*plan.uniform, *by_bytes.uniform)}
+    }
+    assert plan.uniform and all(fast[rival.choice] for rival in plan.uniform)
+    assert not all(fast[rival.choice] for rival in by_bytes.uniform)
