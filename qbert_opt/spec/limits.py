@@ -59,7 +59,7 @@ class Limits:
             if limit is None:
                 continue
             if isinstance(limit, bool) or not isinstance(limit, Real) or not float(limit) >= 0:
-                raise UsageError(f"`{field.name}`: {limit!r} is no limit. Give a number of at least 0, or None.")
+                raise UsageError(f"`{field.name}`: {limit!r} is no limit. Give a number of at least 0, or none.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,7 +120,7 @@ def qb_folder():
 @pytest.mark.parametrize("limit", [float("nan"), -1, True, "24kB", [24000]])
 def test_what_is_no_number_is_no_limit(name, limit):
     """A latency of nan was no limit at all, and a budget of True one byte."""
-    with pytest.raises(qb.UsageError, match=rf"`{name}`: .* is no limit\. Give a number of at least 0, or None"):
+    with pytest.raises(qb.UsageError, match=rf"`{name}`: .* is no limit\. Give a number of at least 0, or none"):
         qb.Limits(**{name: limit})
     for legal in (None, 0, 24000, 2.5, np.int64(24000), np.float32(0.5), float("inf")):
         assert getattr(qb.Limits(**{name: legal}), name) is legal
