@@ -23,6 +23,7 @@ from .traffic_limit import TRAFFIC
 MB, MS = 1_000_000, 1e-3
 RANDOM_PLANS = 3
 NUM_UNIFORM = 3
+ROUNDING = 1 + 1e-9  # of sums, where the schedule decides
 
 
 def best_uniform_plans(
@@ -60,11 +61,11 @@ def best_uniform_plans(
 
 
 def _meets_limits(task: PlanningTask, choice: Sequence[int]) -> bool:
-    """Whether a plan meets every limit. It is simulated only where sums over its items do not tell.
+    """Return whether a plan meets every limit. It is simulated only where sums over its items cannot tell.
 
     Args:
         task: scores, limits and hardware.
-        choice: option of each item, all streamed.
+        choice: index into `task.choices` of each item.
     """
     items = range(len(choice))
     usage = {name: float(table[items, choice].sum()) for name, table in task.tables.usage.items()}
@@ -73,7 +74,7 @@ def _meets_limits(task: PlanningTask, choice: Sequence[int]) -> bool:
         return False
     fixed = task.tables.fixed
     bounds = [(row, FLOORS[row.resource], SCHEDULED[row.resource]) for row in task.scheduled]
-    if any(usage[low] + fixed[low] > row.stated for row, low, _ in bounds):
+    if any(usage[low] + fixed[low] > row.stated * ROUNDING for row, low, _ in bounds):
         return False
     if not over and all(usage[high] + fixed[high] <= row.stated for row, _, high in bounds):
         return True
@@ -85,7 +86,7 @@ def _meets_limits(task: PlanningTask, choice: Sequence[int]) -> bool:
 
 
 def median_random_loss(task: PlanningTask, plan: Plan) -> float | None:
-    """Return the median predicted loss of a few random plans that fill the same limits; None if there is none.
+    """Return the median predicted loss of a few random plans that fill the same limits; None if none meets them all.
 
     Args:
         task: scores, limits and hardware.
@@ -94,7 +95,8 @@ def median_random_loss(task: PlanningTask, plan: Plan) -> float | None:
     if task.goal is not None:
         return None  # under a limit on loss, random plans use it up, so their loss says nothing
     problem = replace(plan.problem, pins=_table_pins(task, plan))
-    losses = [rival.value for rival in random_plans(problem, RANDOM_PLANS)]
+    rivals = random_plans(problem, RANDOM_PLANS)
+    losses = [r.value for r in rivals if _meets_limits(task, [j % len(task.choices) for j in r.choice])]
     return statistics.median(losses) if losses else None
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +25,17 @@ from .traffic_limit import TRAFFIC, bits_first
 
 RELATIVE_GAP = 1e-3  # of each fold's plan; far below the spread between folds
 TIME_LIMIT_S = 5.0  # for each fold's plan
-MOST_EXACT_LIMITS = 2  # above this a proof takes seconds to minutes, and a time limit would depend on the machine
-SEVERAL_LIMITS_GAP = 0.02  # proven; the plans are within 0.006 of the best found, and a worse plan predicts more loss
+MOST_EXACT_LIMITS = 2  # with more, a proof can take minutes, and what 5 s find depends on how busy the machine is
+SEVERAL_LIMITS_GAP = 0.02  # with more limits; on seven score tables it moved losses by at most 0.22 standard errors
 JOINT_ROOM = 1e-3  # relative, of a resource that residency lowers: the least use leaves other scores hardly any plan
 
 
 def chosen_by(
-    task: PlanningTask, problem: ChoiceProblem, values: NDArray[np.float64], relative_gap: float
+    task: PlanningTask,
+    problem: ChoiceProblem,
+    values: NDArray[np.float64],
+    relative_gap: float,
+    solver: Literal["auto", "lagrangian"] = "auto",
 ) -> NDArray[np.int_] | None:
     """Solve a program with other scores.
 
@@ -39,17 +44,15 @@ def chosen_by(
         problem: the program.
         values: the other scores, float64 [items, choices].
         relative_gap: proven relative distance from the optimum at which the search may stop.
+        solver: `auto` stops after `TIME_LIMIT_S`, `lagrangian` after a fixed effort.
 
     Returns:
-        The choice of each item, int [items]; None if no plan was found within `TIME_LIMIT_S`.
+        The choice of each item, int [items]; None if no plan was found.
     """
     columns = values.shape[1]
     tiled = np.tile(np.where(task.legal, values, np.nan), (1, len(problem.options) // columns))
-    program, limited = replace(problem, value=tiled), sum(limit < math.inf for limit in problem.capacity.values())
-    if limited > MOST_EXACT_LIMITS and problem.max_families is None:
-        solution = solve(program, "lagrangian", relative_gap=max(relative_gap, SEVERAL_LIMITS_GAP))
-    else:
-        solution = solve(program, "auto", relative_gap=relative_gap, time_limit_s=TIME_LIMIT_S)
+    limit_s = TIME_LIMIT_S if solver == "auto" else None  # other methods have a fixed effort
+    solution = solve(replace(problem, value=tiled), solver, relative_gap=relative_gap, time_limit_s=limit_s)
     return None if solution.choice is None else np.array(solution.choice) % columns
 
 
@@ -139,12 +142,15 @@ def cross_fit(task: PlanningTask, problem: ChoiceProblem) -> Judgement | None:
         return None
     held_out = []
     joint = len(problem.options) > folds.shape[2] and problem.max_families is None
+    several = sum(limit < math.inf for limit in problem.capacity.values()) > MOST_EXACT_LIMITS
     for index, fold in enumerate(folds):
         values = others_mean(folds, index)
         chosen = placed_bits(task, problem, values, RELATIVE_GAP) if joint else None
         if chosen is None and joint:
             chosen = stand_in(task, problem, values)
-        if chosen is None:
+        if chosen is None and several and problem.max_families is None:
+            chosen = chosen_by(task, problem, values, SEVERAL_LIMITS_GAP, "lagrangian")
+        elif chosen is None:
             chosen = chosen_by(task, problem, values, RELATIVE_GAP)
         if chosen is None:
             return None
@@ -197,8 +203,8 @@ def fixed_std_error(task: PlanningTask, loss: float, chosen: NDArray[np.int_]) -
     return math.sqrt(float(np.var(losses, ddof=1)) / len(losses) + _scale_variance(task, loss))
 
 
-def unchosen(task: PlanningTask, choice: Sequence[int]) -> Judgement | None:
-    """Predict the loss of a plan that no text chose, such as the fastest one: every fold may evaluate it.
+def fixed_judgement(task: PlanningTask, choice: Sequence[int]) -> Judgement | None:
+    """Predict the loss of a plan that was not chosen by text, such as the fastest one: every fold evaluates it.
 
     Args:
         task: the task, with the scores on each fold.

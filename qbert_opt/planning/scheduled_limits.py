@@ -19,7 +19,7 @@ from solvers import price
 from ..errors import InfeasibleError, NoPlanFoundError, QbertOptError
 from ..spec.limits import Row
 from ..spec.quantities import TOKEN, shown_apart
-from .cross_fit import unchosen
+from .cross_fit import fixed_judgement
 from .program import FLOORS, SCHEDULED, PlanningTask
 from .solving import Plan, SolverOptions, placed, proven_against, search, search_ended
 from .traffic_limit import search_within
@@ -121,7 +121,7 @@ def _rows(caps: Mapping[str, float], sums: Mapping[str, str]) -> dict[str, float
 def _nearest(task: PlanningTask, row: Row, options: SolverOptions) -> Plan | None:
     """Return the plan with the least upper sum within the other limits; None if none was found.
 
-    No score chose it, so plans that scores choose within the other limits alone do not predict its loss.
+    The scores had no part in choosing it, so its loss is predicted by its own scores and not by cross-fitting.
     """
     problem = task.problem(task.capacity(), joint=task.has_scratchpad)
     bound = problem.usage[SCHEDULED[row.resource]]
@@ -130,7 +130,7 @@ def _nearest(task: PlanningTask, row: Row, options: SolverOptions) -> Plan | Non
         return None
     solution = replace(least, value=price(problem, least.choice)[0])
     problem = replace(problem, capacity={**problem.capacity, SCHEDULED[row.resource]: least.value})
-    return Plan(problem, solution, *placed(task, least.choice), judged=unchosen(task, least.choice))
+    return Plan(problem, solution, *placed(task, least.choice), judged=fixed_judgement(task, least.choice))
 
 
 def _no_plan(nearest: Mapping[Row, Plan | None], options: SolverOptions, *, proven: bool) -> QbertOptError:

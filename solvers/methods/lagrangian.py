@@ -7,7 +7,7 @@ import numpy as np
 
 from ..model.errors import SolverError
 from ..model.program import IntArray, Program, columns_in
-from ..search import exact_search, families, partial_plans
+from ..search import exact_search, families, partial_plans, scaled_engine
 from ..search.incumbent import incumbent
 from ..search.outcome import Outcome, SearchLimits
 from ..search.presolve import cheapest
@@ -76,18 +76,20 @@ def settle(program: Program, limits: SearchLimits, cutoff: float) -> Outcome:
     if plan is None:  # no repair worked, so a search must find the first plan or prove that there is none
         closer = exact_search.PartialPlansFirst(minimise_by_scipy)
         return closer(program, relaxation, None, cutoff, replace(limits, most_nodes=MOST_NODES_TO_FIRST))
-    cost = float(program.cost[plan].sum())
-    outcome = exact_search.without_slack_rows(_improve, program, relaxation, plan, cost, limits)
+    known = plan
+
+    def improve(part: Program, loose: Relaxation) -> Outcome:
+        return _improve(part, loose, known, limits)
+
+    outcome = exact_search.without_slack_rows(program, relaxation, improve)
     if outcome.columns is not None and program.cost[outcome.columns].sum() >= cutoff:
         return replace(outcome, columns=None)
     return outcome
 
 
-def _improve(
-    program: Program, relaxation: Relaxation, plan: IntArray | None, cost: float, limits: SearchLimits
-) -> Outcome:
+def _improve(program: Program, relaxation: Relaxation, plan: IntArray, limits: SearchLimits) -> Outcome:
     """Search the core, or a window of it, with a fixed effort."""
-    assert plan is not None
+    cost = float(program.cost[plan].sum())
     if cost - relaxation.bound <= limits.relative_gap * abs(cost):
         return Outcome(plan, min(relaxation.bound, cost), finished=True)
     core = exact_search.core_of(program, relaxation, cost)
@@ -115,7 +117,7 @@ def _window(program: Program, relaxation: Relaxation, plan: IntArray) -> Program
 
 def _search(program: Program, part: Program, limits: SearchLimits) -> Outcome:
     effort = replace(limits, relative_gap=max(limits.relative_gap, ENGINE_GAP), most_nodes=MOST_NODES)
-    outcome = exact_search.search(part, effort, minimise_by_scipy)
+    outcome = scaled_engine.search(part, effort, minimise_by_scipy)
     if outcome.columns is None:
         return outcome
     return replace(outcome, columns=columns_in(program, part, outcome.columns))

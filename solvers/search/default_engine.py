@@ -1,7 +1,8 @@
 """The default engine and closer, for searches where the user has not chosen a solver."""
 
-from .exact_search import Engine, PartialPlansFirst
+from .exact_search import PartialPlansFirst
 from .pulp_engine import highs_present, minimise_by_highs
+from .scaled_engine import Engine
 from .scipy_engine import minimise_by_scipy
 
 

@@ -1,4 +1,4 @@
-"""Which partial plans no other one dominates: none uses less or as much of everything and costs less or as much."""
+"""Dominance: one partial plan dominates another if it uses no more of any row and costs no more."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,10 +40,13 @@ def undominated(usage: FloatArray, cost: FloatArray) -> IntArray:
 
 
 def _undominated_in_two(ordered: FloatArray) -> NDArray[np.bool_]:
-    """Return whether no earlier partial plan uses as little of both rows, bool [S].
+    """Return which partial plans no cheaper one dominates, bool [S].
 
-    Block after block is compared with the staircase of those before it: for every usage of the first row, the least
-    usage of the second at no more than that.
+    Each block is compared with the staircase of those before it: the least usage of the second row among the plans
+    that use at most so much of the first.
+
+    Args:
+        ordered: usage of two rows, the cheapest first, float [2, S].
     """
     kept = np.ones(ordered.shape[1], dtype=bool)
     first, second = np.array([-np.inf]), np.array([np.inf])
@@ -65,7 +68,7 @@ def _undominated_in_two(ordered: FloatArray) -> NDArray[np.bool_]:
 
 
 def _undominated_by_cheapest(ordered: FloatArray) -> NDArray[np.bool_]:
-    """Return whether none of the cheapest partial plans before it uses as little of every row, bool [S]."""
+    """Return which partial plans none of the cheapest ones dominates, bool [S]."""
     kept = np.ones(ordered.shape[1], dtype=bool)
     rivals = ordered[:, :0]
     for start in range(0, len(kept), _BLOCK):
@@ -82,7 +85,7 @@ def _undominated_by_cheapest(ordered: FloatArray) -> NDArray[np.bool_]:
 
 
 def _beaten_within(block: FloatArray) -> NDArray[np.bool_]:
-    """Return whether the second of two partial plans uses no less of any row than the first, before it, bool [S, S]."""
+    """Return whether plan i comes before plan j and uses no more of any row, bool [S, S], by i and j."""
     beaten = np.tri(block.shape[1], k=-1, dtype=bool).T
     for row in block:
         beaten &= row[:, None] <= row

@@ -1,40 +1,29 @@
 """Exact solutions: a bound, a good plan, and a search among the few columns that could still improve it.
 
 A column whose reduced cost exceeds the gap between bound and plan cannot be in a better plan (reduced-cost fixing).
-This leaves a core of a few hundred columns for the search over partial plans or for an engine. Engines have absolute
-tolerances (about 1e-6), with which tiny values vanish and a plan may exceed a capacity by a few bytes. The core is
-therefore rescaled first, and every plan is priced exactly afterwards.
+This leaves a core of a few hundred columns for the search over partial plans or for an engine.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
-from ..model.errors import SolverError
 from ..model.program import IntArray, Program, columns_in
 from . import families, partial_plans
 from .incumbent import incumbent
 from .outcome import Outcome, SearchLimits, tie_cutoff
 from .presolve import cheapest, drop_unfitting
 from .relaxation import Relaxation, relax
+from .scaled_engine import Engine, search
 
-COST_SPAN = 1e6
-"""Cost of the most expensive column after scaling. Engine tolerances are below 1e-6 of one unit."""
-ROW_SPAN = 1e4
-_MOST_REJECTED = 50
 _SMALL = 100  # columns; below this a second search costs almost nothing
 _MOST_DIFFERENCES = 200_000
-_QUICK_PLANS, _QUICK_PLANS_IN_TWO_ROWS = 50_000, 500_000
-"""Partial plans (about 0.2 and 3 s) after which an engine is the better choice; up to two rows, few are undominated."""
-
-
-class Engine(Protocol):
-    """Minimizes a scaled program; must not return any plan in `rejected`."""
-
-    def __call__(self, program: Program, rejected: tuple[IntArray, ...], limits: SearchLimits) -> Outcome:
-        """Return the outcome in the units of the given program."""
+_QUICK_PLANS = 50_000
+"""Partial plans (about 0.2 s) after which an engine is the better choice."""
+_QUICK_PLANS_IN_TWO_ROWS = 500_000
+"""The same (about 3 s) with one or two rows, where all dominated partial plans are left out."""
 
 
 class Closer(Protocol):
@@ -44,37 +33,6 @@ class Closer(Protocol):
         self, program: Program, relaxation: Relaxation, plan: IntArray | None, cost: float, limits: SearchLimits
     ) -> Outcome:
         """Return a plan below `cost`, or the known plan; without a plan, a bound of `cost` if that is proven."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Scaling:
-    factor: float
-    offset: float
-
-    def undo(self, bound: float) -> float:
-        return bound / self.factor + self.offset
-
-
-def scaled(program: Program) -> tuple[Program, _Scaling]:
-    """Subtract each group's least cost and usage, then bring costs and rows to the engine's range.
-
-    Args:
-        program: Costs and rows of any size.
-
-    Returns:
-        The scaled program, and how to undo the scaling of a bound.
-    """
-    least_cost = program.least(program.cost)
-    cost = program.cost - least_cost[program.group]
-    span = float(cost.max())
-    # If all costs are equal there is nothing to scale.
-    factor = COST_SPAN / max(span, 1e-290) if span > 0 else 1.0
-    least = program.least(program.rows)
-    rows = program.rows - least[:, program.group]
-    room = np.maximum(program.rhs - least.sum(axis=1), 0.0)
-    per_row = ROW_SPAN / np.maximum(np.maximum(room, rows.max(axis=1, initial=0.0)), 1e-300)
-    small = replace(program, cost=cost * factor, rows=rows * per_row[:, None], rhs=room * per_row)
-    return small, _Scaling(factor, float(least_cost.sum()))
 
 
 def prove(program: Program, limits: SearchLimits, closer: Closer) -> Outcome:
@@ -143,33 +101,33 @@ def best_plan_from(
         plan, cost = None, cutoff
     if cost < np.inf and cost - relaxation.bound <= limits.engine_gap() * abs(cost):
         return Outcome(plan, min(relaxation.bound, cost), finished=True), relaxation.plans
-    return without_slack_rows(closer, program, relaxation, plan, cost, limits), relaxation.plans
+
+    def close(part: Program, loose: Relaxation) -> Outcome:
+        return closer(part, loose, plan, cost, limits)
+
+    return without_slack_rows(program, relaxation, close), relaxation.plans
 
 
 def without_slack_rows(
-    closer: Closer, program: Program, relaxation: Relaxation, plan: IntArray | None, cost: float, limits: SearchLimits
+    program: Program, relaxation: Relaxation, close: Callable[[Program, Relaxation], Outcome]
 ) -> Outcome:
-    """Close a gap without the rows that the relaxation does not use up, and with them only if the plan breaks one.
+    """Search without the rows that do not bind in the relaxation, and with all rows only if the plan breaks one.
 
-    Fewer rows leave more partial plans dominated. Without a row every bound stays a bound, so a plan that keeps the row
-    all the same is as good as proven with it.
+    The fewer rows, the more partial plans are dominated. Leaving rows out is a relaxation, so its bound holds for the
+    whole program, and so does its proof if the plan fits. The row that breaks ties stays.
 
     Args:
-        closer: Searches between the bound and the best known plan.
         program: Presolved.
-        relaxation: Its relaxation; a row without a multiplier is not used up.
-        plan: The best known plan, or None.
-        cost: Its cost, or a cutoff that a plan must stay below, or infinity.
-        limits: Time and gap.
+        relaxation: Its relaxation. A row with a multiplier of 0 does not bind.
+        close: Searches between the bound and the best known plan.
     """
-    used_up = relaxation.multipliers > 0
-    if used_up.any() and not used_up.all():
-        part = replace(program, rows=program.rows[used_up], rhs=program.rhs[used_up])
-        loose = replace(relaxation, multipliers=relaxation.multipliers[used_up])
-        outcome = closer(part, loose, plan, cost, limits)
+    kept = (relaxation.multipliers > 0) | np.array([np.array_equal(row, program.tie) for row in program.rows])
+    if kept.any() and not kept.all():
+        part = replace(program, rows=program.rows[kept], rhs=program.rhs[kept])
+        outcome = close(part, replace(relaxation, multipliers=relaxation.multipliers[kept]))
         if outcome.columns is None or program.fits(outcome.columns):
             return outcome
-    return closer(program, relaxation, plan, cost, limits)
+    return close(program, relaxation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,30 +187,6 @@ def core_of(program: Program, relaxation: Relaxation, cost: float) -> Program | 
     ceiling = cost + program.rounding(cost)
     core = program.keep(relaxation.reduced <= (ceiling - relaxation.bound) * (1 + 1e-9))
     return None if core is None else drop_unfitting(core)
-
-
-def search(program: Program, limits: SearchLimits, engine: Engine) -> Outcome:
-    """Run an engine until its plan really fits; a plan that fits only within the engine's tolerance is cut off.
-
-    Args:
-        program: The columns to search.
-        limits: Time and gap.
-        engine: Minimizes a scaled program.
-
-    Raises:
-        SolverError: Too many plans in a row fit only within the tolerance.
-    """
-    small, scaling = scaled(program)
-    rejected: tuple[IntArray, ...] = ()
-    while len(rejected) <= _MOST_REJECTED:
-        outcome = engine(small, rejected, limits)
-        if outcome.columns is None or program.fits(outcome.columns):
-            return replace(outcome, bound=scaling.undo(outcome.bound))
-        rejected += (outcome.columns,)
-    raise SolverError(
-        f"solve: {len(rejected)} plans in succession fit only within the engine's tolerance. "
-        "Round the usage tables to whole units or use the solver 'dp' or 'lagrangian'."
-    )
 
 
 def least_tie(

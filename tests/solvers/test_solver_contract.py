@@ -310,7 +310,7 @@ import signal, time
 import numpy as np
 from solvers import ChoiceProblem
 from solvers.model.program import program_of
-from solvers.search.exact_search import scaled
+from solvers.search.scaled_engine import scaled
 from solvers.search.outcome import SearchLimits
 from solvers.search.presolve import presolve
 from solvers.search.pulp_engine import minimise_by_highs

@@ -21,9 +21,8 @@ def plans(draw, rows):
     """Plans with many ties: few levels of usage and of cost."""
     count, levels, seed = draw(st.integers(1, 1200)), draw(st.integers(1, 400)), draw(st.integers(0, 2**32 - 1))
     generator = np.random.default_rng(seed)
-    return generator.integers(0, levels, (rows, count)).astype(float), generator.integers(0, levels, count).astype(
-        float
-    )
+    usage, cost = generator.integers(0, levels, (rows, count)), generator.integers(0, levels, count)
+    return usage.astype(float), cost.astype(float)
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2])

@@ -155,9 +155,9 @@ def test_scores_of_drawn_texts_are_unbiased(kind, tiny, sentences, monkeypatch):
     """Over draws from one pool, the mean of every score is that of the whole pool: matrices, inputs and tables."""
     loaded, texts = tagger() if kind == "tags" else (tiny, sentences)
     monkeypatch.setattr("qbert_opt.curvature.sharing.CARRYING_SHARE", 1.0)  # all columns, so that only texts are drawn
-    monkeypatch.setattr("qbert_opt.curvature.sharing.SIGN_DRAWS", 24)
-    monkeypatch.setattr("qbert_opt.curvature.sharing.MOST_DRAWS", 24)
-    monkeypatch.setattr("qbert_opt.curvature.sharing.DRAWS_OF_DRAWN", 24)
+    monkeypatch.setattr("qbert_opt.curvature.sharing.SIGN_DRAWS", 64)
+    monkeypatch.setattr("qbert_opt.curvature.sharing.MOST_DRAWS", 64)
+    monkeypatch.setattr("qbert_opt.curvature.sharing.DRAWS_OF_DRAWN", 64)
     monkeypatch.setattr("qbert_opt.scoring.sensitivity.common_scale", lambda rows: None)
     whole = CalibrationPlan(8, 40, 3)
     given = {"activation_choices": activation_grid((8,)), "table_choices": TABLES}
